@@ -1,0 +1,92 @@
+//! Everything a lowering depends on, besides the Dockerfile and the gateway's answers.
+
+use std::collections::BTreeMap;
+
+use rbuild_solver::llb::op::{HostIp, NetMode, Ulimit};
+use rbuild_store::platform::Platform;
+
+/// Options of one build: BuildKit's frontend attributes as types.
+#[derive(Clone, Debug)]
+pub struct BuildOptions {
+    /// `--target`; none means the last stage.
+    pub target: Option<String>,
+    /// `--build-arg`, in order of their names.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// `--platform`; empty means the build platform.
+    pub platforms: Vec<Platform>,
+    /// The platform this process runs on.
+    pub build_platform: Platform,
+    /// `--no-cache` and `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `--build-context NAME=VALUE`: lower-cased name to what it stands for.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// The main context.
+    pub context: MainContext,
+    /// `--network`.
+    pub network: NetMode,
+    /// `--add-host`.
+    pub add_hosts: Vec<HostIp>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `BUILDKIT_SANDBOX_HOSTNAME` or the default.
+    pub hostname: String,
+    /// Seconds since the epoch (`SOURCE_DATE_EPOCH` build argument or environment).
+    pub source_date_epoch: Option<i64>,
+    /// Time of the build, seconds since the epoch: `created` where there is no epoch.
+    pub now: i64,
+    /// Entitlements granted with `--allow`: `network.host`, `security.insecure`.
+    pub allow: Vec<String>,
+    /// Whether more than one platform is built, or `--build-arg BUILDKIT_MULTI_PLATFORM=1`.
+    pub multi_platform: bool,
+}
+
+/// Which steps ignore the cache.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NoCache {
+    /// None.
+    Never,
+    /// All.
+    All,
+    /// Those of the named stages.
+    Stages(Vec<String>),
+}
+
+/// What a named context stands for. The builder has made git, http and archive contexts into
+/// graph sources already.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum NamedContext {
+    /// A directory: source `local://NAME`.
+    Local {
+        /// Name of the local source.
+        source: String,
+    },
+    /// `docker-image://…` or `oci-layout://…`: full reference.
+    Image(String),
+    /// `target:NAME` is for bake; here: git or http, as identifier and attributes of a source.
+    Source {
+        /// LLB identifier.
+        identifier: String,
+        /// LLB attributes.
+        attrs: BTreeMap<String, String>,
+    },
+}
+
+/// The main context.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum MainContext {
+    /// Source `local://context`.
+    Local,
+    /// A git or http source.
+    Source {
+        /// LLB identifier.
+        identifier: String,
+        /// LLB attributes.
+        attrs: BTreeMap<String, String>,
+        /// Whether it is an archive that must be unpacked first.
+        unpack: bool,
+    },
+    /// There is none (a Dockerfile on standard input): COPY from it finds nothing.
+    Empty,
+}

@@ -1,0 +1,5 @@
+//! Runs a graph: LLB in, snapshots and layers out.
+
+pub mod event;
+pub mod llb;
+pub mod worker;

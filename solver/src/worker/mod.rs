@@ -1,0 +1,3 @@
+//! The process that works inside the namespace.
+
+pub mod proto;

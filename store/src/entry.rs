@@ -1,0 +1,114 @@
+//! One inode of an image, as the image means it.
+//!
+//! An [`Entry`] is what a tar header says: the *intended* owner, mode, type and extended
+//! attributes, whatever the host could create on disk. Layers are written from entries, never
+//! from `stat`, so that the same image comes out wherever it is built.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+
+/// Seconds and nanoseconds since the epoch. Seconds may be negative; nanoseconds never are.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize,
+)]
+pub struct Timestamp {
+    /// Whole seconds, rounded down.
+    pub secs: i64,
+    /// 0 to 999,999,999, added to the seconds.
+    pub nanos: u32,
+}
+
+impl Timestamp {
+    /// A time of whole seconds.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self { secs, nanos: 0 }
+    }
+}
+
+/// What an entry is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Bytes.
+        size: u64,
+        /// SHA-256 of the bytes, where someone has read them already.
+        digest: Option<Digest>,
+    },
+    /// A directory.
+    Dir {
+        /// Hides whatever lower layers have below it.
+        opaque: bool,
+    },
+    /// A symbolic link; the target is kept as it was written.
+    Symlink {
+        /// Where it points.
+        target: Vec<u8>,
+    },
+    /// Another name of a file that comes earlier in the same layer.
+    Hardlink {
+        /// Path of the first name, in the form of [`Entry::path`].
+        target: Vec<u8>,
+    },
+    /// A character device.
+    Char {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A block device.
+    Block {
+        /// Major number.
+        major: u32,
+        /// Minor number.
+        minor: u32,
+    },
+    /// A named pipe.
+    Fifo,
+    /// The path does not exist from this layer on.
+    Whiteout,
+}
+
+/// One inode of a layer or of a merged tree.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Entry {
+    /// Path below the root: components joined by `/`, no leading or trailing `/`, no `.` or `..`.
+    /// The root itself is the empty path. Bytes, as Linux has them.
+    pub path: Vec<u8>,
+    /// Type and what belongs to it.
+    pub kind: Kind,
+    /// Permission bits with set-uid, set-gid and sticky: `0o7777` at most.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Time of the last change of the content.
+    pub mtime: Timestamp,
+    /// Extended attributes by name, `security.capability` in its version-2 form.
+    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Entry {
+    /// A directory owned by root with mode 0755.
+    pub fn dir(path: impl Into<Vec<u8>>, mtime: Timestamp) -> Self {
+        Self {
+            path: path.into(),
+            kind: Kind::Dir { opaque: false },
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime,
+            xattrs: BTreeMap::new(),
+        }
+    }
+
+    /// Whether this is a directory.
+    pub const fn is_dir(&self) -> bool {
+        matches!(self.kind, Kind::Dir { .. })
+    }
+}

@@ -1,0 +1,3 @@
+//! OCI images: configuration, manifests, indexes.
+
+pub mod config;
