@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use rbuild_store::digest::Digest;
 use rbuild_store::platform::Platform;
+use serde::Serialize;
 
 /// One operation. A closed set: a new one breaks every `match`, on purpose.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum Op {
     /// Something from outside: an image, local files, a URL, a git tree, an OCI layout.
     Source(SourceOp),
@@ -27,7 +28,7 @@ pub enum Op {
 }
 
 /// `SourceOp`: `identifier` is a URL-like text whose scheme tells the kind.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct SourceOp {
     /// `docker-image://docker.io/library/busybox:latest@sha256:…`, `local://context`,
     /// `git://host/path#ref:subdir`, `https://…`, `oci-layout://name@sha256:…`.
@@ -39,7 +40,7 @@ pub struct SourceOp {
 }
 
 /// `ExecOp`: a process with its mounts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct ExecOp {
     /// The process.
     pub meta: ExecMeta,
@@ -56,7 +57,7 @@ pub struct ExecOp {
 }
 
 /// The process of an [`ExecOp`].
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 pub struct ExecMeta {
     /// Program and arguments.
     pub args: Vec<String>,
@@ -83,7 +84,7 @@ pub struct ExecMeta {
 }
 
 /// Proxy settings; set in upper and lower case.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "each field is the variable of its name")]
 pub struct ProxyEnv {
     pub http_proxy: String,
@@ -94,7 +95,7 @@ pub struct ProxyEnv {
 }
 
 /// One line of `/etc/hosts`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct HostIp {
     /// Name.
     pub host: String,
@@ -103,7 +104,7 @@ pub struct HostIp {
 }
 
 /// A resource limit: `nofile`, soft, hard.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[expect(missing_docs, reason = "setrlimit(2)'s own terms")]
 pub struct Ulimit {
     pub name: String,
@@ -112,7 +113,7 @@ pub struct Ulimit {
 }
 
 /// A mount of an [`ExecOp`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Mount {
     /// Index into the vertex's inputs; none means an empty tree.
     pub input: Option<usize>,
@@ -129,7 +130,7 @@ pub struct Mount {
 }
 
 /// Kinds of mounts.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum MountKind {
     /// The input itself.
     Bind,
@@ -181,7 +182,7 @@ pub enum MountKind {
 }
 
 /// Who may use a cache mount at the same time.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub enum CacheSharing {
     /// Everybody.
     Shared,
@@ -192,7 +193,7 @@ pub enum CacheSharing {
 }
 
 /// A secret as an environment variable.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct SecretEnv {
     /// Name of the secret.
     pub id: String,
@@ -203,7 +204,7 @@ pub struct SecretEnv {
 }
 
 /// Network of a process.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum NetMode {
     /// The build's own network.
     #[default]
@@ -215,7 +216,7 @@ pub enum NetMode {
 }
 
 /// Security of a process.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum SecurityMode {
     /// The default.
     #[default]
@@ -226,7 +227,7 @@ pub enum SecurityMode {
 
 /// `FileOp`: actions in order. An action's input is one of the vertex's inputs or the result of an
 /// earlier action.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct FileOp {
     /// The actions.
     pub actions: Vec<FileAction>,
@@ -235,7 +236,7 @@ pub struct FileOp {
 }
 
 /// Where an action's tree comes from.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub enum FileInput {
     /// An empty tree.
     Scratch,
@@ -246,7 +247,7 @@ pub enum FileInput {
 }
 
 /// One action of a [`FileOp`].
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct FileAction {
     /// The tree that is changed.
     pub input: FileInput,
@@ -259,7 +260,7 @@ pub struct FileAction {
 }
 
 /// What a file action does.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum FileActionKind {
     /// Copies from the secondary input.
     Copy(FileCopy),
@@ -312,7 +313,7 @@ pub enum FileActionKind {
 }
 
 /// A copy: BuildKit's `FileActionCopy`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 #[expect(clippy::struct_excessive_bools, reason = "one to one with BuildKit's operation")]
 pub struct FileCopy {
     /// Path or pattern in the secondary input.
@@ -348,7 +349,7 @@ pub struct FileCopy {
 }
 
 /// A mode for copied files.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum ChmodOpt {
     /// Octal: these bits exactly.
     Bits(u32),
@@ -357,7 +358,7 @@ pub enum ChmodOpt {
 }
 
 /// An owner. Names are looked up in the tree's `/etc/passwd` and `/etc/group`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Chown {
     /// User; none means root.
     pub user: Option<UserOpt>,
@@ -366,7 +367,7 @@ pub struct Chown {
 }
 
 /// A user or group.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum UserOpt {
     /// By name, looked up in the tree of the given input.
     Name(String),
@@ -375,11 +376,11 @@ pub enum UserOpt {
 }
 
 /// `MergeOp`: all inputs of the vertex, lowest first.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct MergeOp;
 
 /// `DiffOp`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct DiffOp {
     /// Index of the lower input; none means an empty tree.
     pub lower: Option<usize>,
@@ -388,7 +389,7 @@ pub struct DiffOp {
 }
 
 /// `BuildOp`: solves the graph that the first input holds in a file.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct BuildOp {
     /// Attributes: `llbbuild.filename`.
     pub attrs: BTreeMap<String, String>,
