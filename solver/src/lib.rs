@@ -2,4 +2,5 @@
 
 pub mod event;
 pub mod llb;
+pub mod snapshot;
 pub mod worker;
