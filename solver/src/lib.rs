@@ -1,5 +1,6 @@
 //! Runs a graph: LLB in, snapshots and layers out.
 
+pub mod cache;
 pub mod event;
 pub mod llb;
 pub mod snapshot;
