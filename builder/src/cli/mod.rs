@@ -1,0 +1,6 @@
+//! The command line, in two steps: what was typed, and what it means here.
+
+pub mod output;
+pub mod raw;
+pub mod request;
+pub mod spec;

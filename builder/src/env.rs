@@ -1,0 +1,67 @@
+//! The only reader of the environment, the clock and the terminal.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// What the process was started with, read once.
+#[derive(Clone, Debug)]
+pub struct Env {
+    /// Environment variables that are UTF-8.
+    pub vars: BTreeMap<String, String>,
+    /// Current directory.
+    pub cwd: PathBuf,
+    /// Seconds since the epoch.
+    pub now: i64,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Whether standard input is a terminal.
+    pub stdin_is_terminal: bool,
+    /// Numeric id of the user.
+    pub uid: u32,
+}
+
+impl Env {
+    /// Reads it all.
+    ///
+    /// # Errors
+    ///
+    /// If the current directory is gone.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that may")]
+    pub fn read() -> std::io::Result<Self> {
+        Ok(Self {
+            vars: std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .collect(),
+            cwd: std::env::current_dir()?,
+            now: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(0, |it| i64::try_from(it.as_secs()).unwrap_or(i64::MAX)),
+            stderr_is_terminal: std::io::stderr().is_terminal(),
+            stdin_is_terminal: std::io::stdin().is_terminal(),
+            uid: rustix::process::getuid().as_raw(),
+        })
+    }
+
+    /// A variable that is set and not empty.
+    pub fn var(&self, name: &str) -> Option<&str> {
+        self.vars.get(name).map(String::as_str).filter(|it| !it.is_empty())
+    }
+
+    /// Home directory.
+    pub fn home(&self) -> Option<PathBuf> {
+        self.var("HOME").map(PathBuf::from)
+    }
+
+    /// The store's default place: `$RBUILD_ROOT`, `$XDG_DATA_HOME/rbuild`, `~/.local/share/rbuild`.
+    pub fn default_root(&self) -> Option<PathBuf> {
+        if let Some(root) = self.var("RBUILD_ROOT") {
+            return Some(PathBuf::from(root));
+        }
+        if let Some(data) = self.var("XDG_DATA_HOME") {
+            return Some(PathBuf::from(data).join("rbuild"));
+        }
+        Some(self.home()?.join(".local/share/rbuild"))
+    }
+}

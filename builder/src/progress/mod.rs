@@ -1,0 +1,42 @@
+//! How a build is shown: renderers that fold the solver's event log.
+
+mod plain;
+mod rawjson;
+mod view;
+
+use std::io::Write;
+use std::sync::mpsc::Receiver;
+
+use rbuild_solver::event::Event;
+
+use crate::cli::raw::Progress;
+
+/// A renderer of the event log.
+pub trait Renderer {
+    /// Shows one event.
+    fn event(&mut self, event: &Event);
+    /// Shows what is left when the log ends.
+    fn finish(&mut self) {}
+}
+
+/// Shows nothing.
+#[derive(Debug)]
+struct Quiet;
+
+impl Renderer for Quiet {
+    fn event(&mut self, _: &Event) {}
+}
+
+/// Shows every event that `log` yields, until it ends. Output that cannot be written is dropped:
+/// a closed terminal does not stop a build.
+pub fn show(mode: Progress, is_terminal: bool, log: &Receiver<Event>, out: &mut dyn Write) {
+    let mut renderer: Box<dyn Renderer + '_> = match mode {
+        Progress::Quiet => Box::new(Quiet),
+        Progress::Rawjson => Box::new(rawjson::RawJson::new(out)),
+        Progress::Auto | Progress::Plain | Progress::Tty => Box::new(plain::Plain::new(out, is_terminal)),
+    };
+    while let Ok(event) = log.recv() {
+        renderer.event(&event);
+    }
+    renderer.finish();
+}
