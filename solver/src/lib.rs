@@ -3,5 +3,7 @@
 pub mod cache;
 pub mod event;
 pub mod llb;
+pub mod sched;
+pub mod session;
 pub mod snapshot;
 pub mod worker;
