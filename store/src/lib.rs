@@ -6,3 +6,4 @@ pub mod digest;
 pub mod entry;
 pub mod image;
 pub mod platform;
+pub mod reference;
