@@ -57,8 +57,9 @@ pub trait Gateway {
     fn resolve_images(&self, requests: &[ImageRequest])
     -> Vec<Result<ResolvedImage, GatewayError>>;
 
-    /// Reads a file of a build context (`context` or a named one): `.dockerignore`. None if it
-    /// does not exist.
+    /// Reads a file of a build context: `.dockerignore`. `context` is `context` for the main one,
+    /// `dockerfile` for the directory of the Dockerfile, else the name of a local source
+    /// ([`crate::options::NamedContext::Local`]). None if it does not exist.
     ///
     /// # Errors
     ///

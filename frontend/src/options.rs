@@ -32,14 +32,54 @@ pub struct BuildOptions {
     pub ulimits: Vec<Ulimit>,
     /// `BUILDKIT_SANDBOX_HOSTNAME` or the default.
     pub hostname: String,
-    /// Seconds since the epoch (`SOURCE_DATE_EPOCH` build argument or environment).
+    /// Seconds since the epoch, where the environment says so; the build argument of the same name
+    /// is in `build_args` and wins.
     pub source_date_epoch: Option<i64>,
     /// Time of the build, seconds since the epoch: `created` where there is no epoch.
     pub now: i64,
     /// Entitlements granted with `--allow`: `network.host`, `security.insecure`.
     pub allow: Vec<String>,
-    /// Whether more than one platform is built, or `--build-arg BUILDKIT_MULTI_PLATFORM=1`.
+    /// Whether more than one platform is built, or `--build-arg BUILDKIT_MULTI_PLATFORM=1`: the
+    /// names of steps begin with the platform then.
     pub multi_platform: bool,
+    /// Name of the Dockerfile as the user gave it, relative to its directory: for messages and
+    /// for `<Dockerfile>.dockerignore`.
+    pub dockerfile: String,
+    /// Whether stages that the target does not need are looked at, too (`--check` without
+    /// `--target`).
+    pub all_stages: bool,
+    /// `--shm-size` in bytes; 0 means the default.
+    pub shm_size: u64,
+    /// `--cgroup-parent`; empty means the caller's.
+    pub cgroup_parent: String,
+}
+
+impl BuildOptions {
+    /// The options of `rbuild build .` with nothing else said, for `build_platform`.
+    pub fn new(build_platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            platforms: Vec::new(),
+            build_platform,
+            no_cache: NoCache::Never,
+            named_contexts: BTreeMap::new(),
+            context: MainContext::Local,
+            network: NetMode::Sandbox,
+            add_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            hostname: String::new(),
+            source_date_epoch: None,
+            now: 0,
+            allow: Vec::new(),
+            multi_platform: false,
+            dockerfile: "Dockerfile".to_owned(),
+            all_stages: false,
+            shm_size: 0,
+            cgroup_parent: String::new(),
+        }
+    }
 }
 
 /// Which steps ignore the cache.
