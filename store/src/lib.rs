@@ -5,5 +5,6 @@
 pub mod digest;
 pub mod entry;
 pub mod image;
+pub mod pattern;
 pub mod platform;
 pub mod reference;
