@@ -1,2 +1,0 @@
-//! Tasks.
-fn main() {}
