@@ -2,9 +2,23 @@
 //!
 //! `store` knows nothing of builds, sandboxes or Dockerfiles. See ARCHITECTURE.md.
 
+pub mod blobs;
+pub mod compress;
+pub mod db;
+pub mod descriptor;
 pub mod digest;
+pub mod durable;
 pub mod entry;
+pub mod error;
+pub mod gzip;
 pub mod image;
 pub mod pattern;
+pub mod layout;
+pub mod local;
+pub mod lock;
+pub mod media_type;
 pub mod platform;
+pub mod records;
 pub mod reference;
+pub mod temp;
+pub mod verify;

@@ -13,15 +13,51 @@ const MAX_TEXT_BYTES: usize = 256;
 
 /// Operating systems that may stand alone for a platform.
 const KNOWN_OS: &[&str] = &[
-    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux",
-    "nacl", "netbsd", "openbsd", "plan9", "solaris", "windows", "zos",
+    "aix",
+    "android",
+    "darwin",
+    "dragonfly",
+    "freebsd",
+    "hurd",
+    "illumos",
+    "ios",
+    "js",
+    "linux",
+    "nacl",
+    "netbsd",
+    "openbsd",
+    "plan9",
+    "solaris",
+    "windows",
+    "zos",
 ];
 
 /// Architectures that may stand alone for a platform.
 const KNOWN_ARCH: &[&str] = &[
-    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64",
-    "mips", "mipsle", "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64",
-    "s390", "s390x", "sparc", "sparc64", "wasm",
+    "386",
+    "amd64",
+    "amd64p32",
+    "arm",
+    "armbe",
+    "arm64",
+    "arm64be",
+    "ppc64",
+    "ppc64le",
+    "loong64",
+    "mips",
+    "mipsle",
+    "mips64",
+    "mips64le",
+    "mips64p32",
+    "mips64p32le",
+    "ppc",
+    "riscv",
+    "riscv64",
+    "s390",
+    "s390x",
+    "sparc",
+    "sparc64",
+    "wasm",
 ];
 
 /// A platform: `linux/amd64`, `linux/arm64`, `linux/arm/v7`.
@@ -77,6 +113,12 @@ impl Platform {
         }
     }
 
+    /// The platform of a machine, in normal form, from the words that Rust or `uname` has for it:
+    /// `linux`, `x86_64`.
+    pub fn host(os: &str, architecture: &str) -> Self {
+        Self::new(os, architecture).normalized()
+    }
+
     /// `os/architecture[/variant]`, without the version that [`fmt::Display`] adds.
     pub fn short(&self) -> String {
         let mut text = format!("{}/{}", self.os, self.architecture);
@@ -86,6 +128,76 @@ impl Platform {
         }
         text
     }
+
+    /// How well an image for `self` runs where `wanted` is asked for: smaller is better, 0 is
+    /// exact, none is not at all. Both sides are brought to normal form first.
+    ///
+    /// `arm/v7` also runs `v6` and `v5`, `arm64` also 32-bit `arm` from `v8` down, `amd64/v3` also
+    /// `v2`, plain `amd64` and `386` (containerd's order of preference).
+    pub fn rank(&self, wanted: &Self) -> Option<usize> {
+        let (offered, wanted) = (self.normalized(), wanted.normalized());
+        if offered.os != wanted.os || !version_matches(&offered, &wanted) {
+            return None;
+        }
+        wanted.runs().iter().position(|(architecture, variant)| {
+            *architecture == offered.architecture && *variant == offered.variant
+        })
+    }
+
+    /// Architectures and variants in normal form that run here, best first.
+    fn runs(&self) -> Vec<(String, String)> {
+        let mut all = vec![(self.architecture.clone(), self.variant.clone())];
+        let (major, minor) = variant_numbers(&self.variant);
+        let mut add = |architecture: &str, variant: String| {
+            all.push((architecture.to_owned(), variant));
+        };
+        match (self.architecture.as_str(), major) {
+            ("amd64", level) => {
+                (2..level).rev().for_each(|lower| add("amd64", format!("v{lower}")));
+                if level > 1 {
+                    add("amd64", String::new());
+                }
+                add("386", String::new());
+            }
+            ("arm", level) => (5..level).rev().for_each(|lower| add("arm", format!("v{lower}"))),
+            ("arm64", level) => {
+                // Armv9.n contains Armv8.(n + 5).
+                let minor_of_8 = if level == 9 { minor + 6 } else { minor };
+                if level == 9 {
+                    (1..minor).rev().for_each(|lower| add("arm64", format!("v9.{lower}")));
+                    if minor > 0 {
+                        add("arm64", "v9".to_owned());
+                    }
+                }
+                (1..minor_of_8).rev().for_each(|lower| add("arm64", format!("v8.{lower}")));
+                if !self.variant.is_empty() {
+                    add("arm64", String::new());
+                }
+                (5..=8).rev().for_each(|lower| add("arm", format!("v{lower}")));
+            }
+            (_, _) => {}
+        }
+        all
+    }
+}
+
+/// The numbers of `v9.2`; zero for what is not there. Larger ones than any architecture has are
+/// none, so that a hostile index cannot make long lists.
+fn variant_numbers(variant: &str) -> (u8, u8) {
+    let number = |text: &str| text.parse().ok().filter(|number| *number < 32).unwrap_or(0);
+    let text = variant.strip_prefix('v').unwrap_or_default();
+    match text.split_once('.') {
+        Some((major, minor)) => (number(major), number(minor)),
+        None => (number(text), 0),
+    }
+}
+
+/// Windows: an image for a build of the system runs where no build is asked for, or the same one.
+fn version_matches(offered: &Platform, wanted: &Platform) -> bool {
+    let build = |version: &str| version.split('.').take(3).collect::<Vec<_>>().join(".");
+    wanted.os_version.is_empty()
+        || offered.os_version.is_empty()
+        || build(&offered.os_version) == build(&wanted.os_version)
 }
 
 /// `linux/arm/v7`, `windows(10.0.1)/amd64`.
@@ -232,5 +344,25 @@ mod tests {
         for text in ["", "/", "linux/", "a/b/c/d", "nonsense", "linux/a*", "windows(1/amd64"] {
             assert!(text.parse::<Platform>().is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn preference() {
+        let rank = |offered: &str, wanted: &str| {
+            let parse = |text: &str| text.parse::<Platform>().expect("platform");
+            parse(offered).rank(&parse(wanted))
+        };
+        assert_eq!(rank("linux/amd64", "linux/amd64"), Some(0));
+        assert_eq!(rank("linux/amd64", "linux/amd64/v3"), Some(2));
+        assert_eq!(rank("linux/amd64/v3", "linux/amd64"), None);
+        assert_eq!(rank("linux/386", "linux/amd64"), Some(1));
+        assert_eq!(rank("linux/arm64/v8.2", "linux/arm64/v9"), Some(4));
+        assert_eq!(rank("linux/arm64/v8.6", "linux/arm64/v9"), None);
+        assert_eq!(rank("linux/arm/v6", "linux/arm/v7"), Some(1));
+        assert_eq!(rank("linux/arm/v7", "linux/arm/v6"), None);
+        assert_eq!(rank("linux/arm/v7", "linux/arm64"), Some(2));
+        assert_eq!(rank("linux/arm64/v8", "linux/arm64"), Some(0));
+        assert_eq!(rank("windows/amd64", "linux/amd64"), None);
+        assert_eq!(rank("windows(10.0.17763.1)/amd64", "windows(10.0.17763.9)/amd64"), Some(0));
     }
 }

@@ -7,6 +7,7 @@
 
 use std::path::PathBuf;
 
+pub use rbuild_store::compress::Compression;
 use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::entry::Entry;
 use serde::{Deserialize, Serialize};
@@ -123,17 +124,6 @@ pub enum Content {
         /// Path below it.
         path: Vec<u8>,
     },
-}
-
-/// Compression of a layer blob.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// gzip with a level from 0 to 9.
-    Gzip(u32),
-    /// Zstandard with a level from 1 to 22.
-    Zstd(i32),
 }
 
 /// A process to run.

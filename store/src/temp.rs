@@ -1,0 +1,51 @@
+//! Names for unfinished files of this process.
+//!
+//! The directory that holds them is made when the first name is asked for, so that a process that
+//! writes nothing leaves no trace and pays nothing.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::layout::Layout;
+use crate::lock::Scratch;
+
+/// Gives out names below this process's directory in `tmp/`, each once.
+#[derive(Debug)]
+pub struct Temp {
+    layout: Layout,
+    scratch: Mutex<Option<Scratch>>,
+    next: AtomicU64,
+}
+
+impl Temp {
+    /// Nothing is made yet.
+    pub(crate) fn new(layout: Layout) -> Self {
+        Self { layout, scratch: Mutex::new(None), next: AtomicU64::new(0) }
+    }
+
+    /// A path at which nothing is yet, on the file system of the store. `what` becomes part of the
+    /// name, for whoever looks at what a dead process has left.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made.
+    pub fn path(&self, what: &str) -> Result<PathBuf> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = match &mut *scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Scratch::create(&self.layout)?),
+        };
+        Ok(scratch.dir().join(format!("{what}-{number}")))
+    }
+
+    /// Leaves everything as the death of the process would.
+    #[cfg(test)]
+    pub(crate) fn abandon(&self) {
+        if let Some(scratch) = self.scratch.lock().expect("one thread").take() {
+            scratch.abandon();
+        }
+    }
+}
