@@ -1,0 +1,367 @@
+//! `rbuild init`: the supervisor of one step, and the step's process until it becomes the command.
+//!
+//! The worker starts it as pid 1 of a new pid namespace with a socket as standard input. It has
+//! one thread from start to end, so that it may fork. The parent side only waits: it keeps the
+//! worker's ids and capabilities, and its end is the end of everything inside.
+
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::process::ExitCode;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Resource, Rlimit, Signal};
+use rustix::thread::{CapabilitySet, UnshareFlags};
+
+use super::apply::{ApplyError, KernelError, apply};
+use super::identity::{Identity, identity};
+use super::kernel::Linux;
+use super::limits::{Limit, clamp};
+use super::plan::{NetworkNamespace, Plan, Process, Report};
+use super::sys::{self, Fork, Listener};
+use super::{caps, seccomp};
+use crate::worker::wire;
+
+/// Indices of the descriptors that come with every plan, before those that the plan itself numbers.
+pub const STDOUT: usize = 0;
+/// See [`STDOUT`].
+pub const STDERR: usize = 1;
+
+/// Most bytes of `/etc/passwd` and `/etc/group` that are looked at.
+const MAX_ACCOUNTS_BYTES: u64 = 16 << 20;
+
+/// Exit status of an init that could not do its work; the worker hears why by message.
+const SETUP_FAILED: u8 = 125;
+
+/// Why the step's process did not start.
+#[derive(Debug, thiserror::Error)]
+enum InitError {
+    #[error("cannot {what}")]
+    Call { what: &'static str, source: io::Error },
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    #[error(transparent)]
+    Identity(#[from] super::identity::IdentityError),
+    #[error("cannot make the working directory `{path}`")]
+    Cwd { path: String, source: io::Error },
+    #[error("an argument or variable of the command has a zero byte")]
+    Zero,
+}
+
+fn call<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> InitError {
+    move |source| InitError::Call { what, source: source.into() }
+}
+
+/// The hidden command.
+pub fn main() -> ExitCode {
+    match supervise() {
+        Ok(()) => ExitCode::SUCCESS,
+        // Nobody is left to tell: the worker sees the closed socket.
+        Err(_) => ExitCode::from(SETUP_FAILED),
+    }
+}
+
+fn supervise() -> Result<(), wire::WireError> {
+    // The parent is outside of our pid namespace, so its number says nothing; if it is gone
+    // already, the socket is closed, and the message below does not come.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let socket = sys::inherited(0)?.try_clone()?;
+    let Some((plan, fds)) = wire::receive::<Plan>(socket.as_fd())? else {
+        return Ok(());
+    };
+    match start(&plan, fds, socket.as_fd()) {
+        Ok(pid) => {
+            let ended = sys::wait_for(pid)?;
+            let sys::Ended { code_or_signal, cpu_micros, max_rss } = ended;
+            let report = Report::Ended { code_or_signal, cpu_micros, max_rss };
+            wire::send(socket.as_fd(), &report, &[])
+        }
+        Err(error) => wire::send(socket.as_fd(), &failed(&error), &[]),
+    }
+}
+
+/// Makes the namespaces and the process; does not return in the new process.
+fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<i32, InitError> {
+    adjust_oom_score(plan.process.oom_score_adjust);
+    if let NetworkNamespace::Join(index) = plan.network {
+        let namespace = fds.get(index).ok_or_else(|| broken("no such network"))?;
+        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)
+            .map_err(call("join the build's network"))?;
+    }
+    let mut flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    if plan.network == NetworkNamespace::New {
+        flags |= UnshareFlags::NEWNET;
+    }
+    // A kernel may lack cgroup namespaces (they are an option); the others are a must.
+    sys::unshare(flags | UnshareFlags::NEWCGROUP)
+        .or_else(|_| sys::unshare(flags))
+        .map_err(call("make the step's namespaces"))?;
+    match sys::fork_single_threaded().map_err(call("fork the step's process"))? {
+        Fork::Parent(pid) => Ok(pid),
+        Fork::Child => {
+            let Err(report) = become_command(plan, fds, socket);
+            // If the worker is gone, so are we in a moment.
+            let _ = wire::send(socket, &report, &[]);
+            #[expect(clippy::exit, reason = "the forked child must not return into its parent's code")]
+            std::process::exit(i32::from(SETUP_FAILED))
+        }
+    }
+}
+
+fn become_command(
+    plan: &Plan,
+    fds: Vec<OwnedFd>,
+    socket: BorrowedFd<'_>,
+) -> Result<Infallible, Report> {
+    let mut linux = Linux::new(&plan.scratch, fds);
+    apply(&plan.steps, &mut linux).map_err(|error| failed(&error.into()))?;
+    let process = &plan.process;
+    let ready = prepare(process, &linux).map_err(|error| failed(&error))?;
+    let report = Report::Ready { stubs: linux.stubs() };
+    wire::send(socket, &report, &[]).map_err(|error| host(&error))?;
+    lower(process, &ready.identity).map_err(|error| failed(&error))?;
+    let program = look_up(&process.args[0], &ready.path, &process.cwd)?;
+    let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
+    let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
+    sys::reset_signals();
+    let error = sys::execute(&program, &args, &env);
+    let text = format!("exec {}: {error}", program.to_string_lossy());
+    Err(Report::NotStarted { code: 126, text })
+}
+
+/// What `execve` needs, made while the process still may everything.
+struct Prepared {
+    identity: Identity,
+    args: Vec<CString>,
+    env: Vec<CString>,
+    path: String,
+}
+
+/// Everything between the mounts and the giving up of privileges.
+fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
+    let identity = identity(
+        &process.user,
+        &accounts("/etc/passwd").unwrap_or_default(),
+        &accounts("/etc/group").unwrap_or_default(),
+    )?;
+    rustix::process::umask(Mode::from_raw_mode(0o022));
+    enter(&process.cwd)?;
+    for limit in &process.limits {
+        set_limit(*limit).map_err(call("set a resource limit"))?;
+    }
+    rustix::process::setsid().map_err(call("make a session"))?;
+    stdio(linux, identity.uid).map_err(call("connect the step's output"))?;
+    sys::close_on_exec_from(3).map_err(call("close descriptors"))?;
+
+    let mut env = process.env.clone();
+    let value = |env: &[String], name: &str| {
+        env.iter().rev().find_map(|it| it.strip_prefix(name)).map(str::to_owned)
+    };
+    if value(&env, "HOME=").is_none_or(|it| it.is_empty()) {
+        env.retain(|it| !it.starts_with("HOME="));
+        env.push(format!("HOME={}", identity.home));
+    }
+    let path = value(&env, "PATH=").unwrap_or_default();
+    let c_strings = |all: &[String]| -> Result<Vec<CString>, InitError> {
+        all.iter().map(|it| CString::new(it.as_str()).map_err(|_| InitError::Zero)).collect()
+    };
+    if process.args.is_empty() {
+        return Err(broken("no command"));
+    }
+    Ok(Prepared { identity, args: c_strings(&process.args)?, env: c_strings(&env)?, path })
+}
+
+/// Gives up what the step must not have. After this the process is as hostile as its command.
+fn lower(process: &Process, identity: &Identity) -> Result<(), InitError> {
+    for number in caps::missing(process.caps, 63) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        match rustix::thread::remove_capability_from_bounding_set(one) {
+            Ok(()) => {}
+            // The kernel knows no further ones.
+            Err(rustix::io::Errno::INVAL) => break,
+            Err(errno) => return Err(call("bound the capabilities")(errno)),
+        }
+    }
+    if process.filtered {
+        let filter = seccomp::filter(seccomp::Arch::HERE, process.caps);
+        sys::install_filter(&filter, Listener::None)
+            .map_err(call("install the system call filter"))?;
+    }
+    let groups: Vec<nix::unistd::Gid> =
+        identity.groups.iter().map(|&gid| nix::unistd::Gid::from_raw(gid)).collect();
+    nix::unistd::setgroups(&groups).map_err(call("set the step's groups"))?;
+    let gid = nix::unistd::Gid::from_raw(identity.gid);
+    nix::unistd::setresgid(gid, gid, gid).map_err(call("set the step's group"))?;
+    let uid = nix::unistd::Uid::from_raw(identity.uid);
+    nix::unistd::setresuid(uid, uid, uid).map_err(call("set the step's user"))?;
+
+    let mut sets = rustix::thread::capabilities(None).map_err(call("read the capabilities"))?;
+    let bound = CapabilitySet::from_bits_retain(process.caps);
+    sets.permitted &= bound;
+    sets.effective = sets.permitted;
+    sets.inheritable = CapabilitySet::empty();
+    rustix::thread::set_capabilities(None, sets).map_err(call("set the capabilities"))?;
+    // Fails only where there is no such set.
+    let _ = rustix::thread::clear_ambient_capability_set();
+    Ok(())
+}
+
+/// The program that `name` means, as runc looks it up: no shell is tried, and without a slash only
+/// the directories of `PATH` count.
+fn look_up(name: &str, path: &str, cwd: &str) -> Result<CString, Report> {
+    let missing = |code, why: String| Report::NotStarted { code, text: format!("exec: \"{name}\": {why}") };
+    let candidate = |path: String| CString::new(path).map_err(|_| missing(127, "bad name".to_owned()));
+    if name.contains('/') {
+        return match usable(name) {
+            Ok(()) => candidate(name.to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(missing(127, format!("stat {name}: no such file or directory")))
+            }
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+                Err(missing(126, "is a directory".to_owned()))
+            }
+            Err(_) => Err(missing(126, "permission denied".to_owned())),
+        };
+    }
+    for dir in path.split(':') {
+        let dir = if dir.is_empty() { cwd } else { dir };
+        let full = format!("{}/{name}", dir.trim_end_matches('/'));
+        if usable(&full).is_ok() {
+            return candidate(full);
+        }
+    }
+    Err(missing(127, "executable file not found in $PATH".to_owned()))
+}
+
+/// Whether the caller may execute the file at `path`.
+fn usable(path: &str) -> io::Result<()> {
+    if std::fs::metadata(path)?.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    let access = rustix::fs::Access::EXEC_OK;
+    rustix::fs::accessat(rustix::fs::CWD, path, access, rustix::fs::AtFlags::EACCESS)?;
+    Ok(())
+}
+
+/// Makes the working directory if it is missing, and enters it: as root, who may always.
+fn enter(cwd: &str) -> Result<(), InitError> {
+    let failed = |source| InitError::Cwd { path: cwd.to_owned(), source };
+    let cwd = if cwd.is_empty() { "/" } else { cwd };
+    if let Err(error) = rustix::process::chdir(cwd) {
+        if error != rustix::io::Errno::NOENT {
+            return Err(failed(error.into()));
+        }
+        std::fs::create_dir_all(cwd).map_err(failed)?;
+        rustix::process::chdir(cwd).map_err(|errno| failed(errno.into()))?;
+    }
+    Ok(())
+}
+
+/// Standard input ends at once, the outputs are the plan's; all belong to the step's user, so that
+/// it can open `/dev/stdout`.
+fn stdio(linux: &Linux, uid: u32) -> io::Result<()> {
+    let (input, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let missing = || io::Error::from(io::ErrorKind::InvalidInput);
+    let output = linux.fds().get(STDOUT).ok_or_else(missing)?;
+    let errors = linux.fds().get(STDERR).ok_or_else(missing)?;
+    rustix::stdio::dup2_stdin(&input)?;
+    rustix::stdio::dup2_stdout(output)?;
+    rustix::stdio::dup2_stderr(errors)?;
+    for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
+        // A terminal or a file of somebody else stays theirs.
+        let _ = std::os::unix::fs::fchown(fd, Some(uid), None);
+    }
+    Ok(())
+}
+
+/// A file of accounts, if it is one.
+fn accounts(path: &str) -> Option<Vec<u8>> {
+    use std::io::Read as _;
+    // Not blocking: an image may have a pipe there.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = std::fs::File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_ACCOUNTS_BYTES).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+fn set_limit(limit: Limit) -> Result<(), io::Error> {
+    let all = [
+        Resource::Cpu,
+        Resource::Fsize,
+        Resource::Data,
+        Resource::Stack,
+        Resource::Core,
+        Resource::Rss,
+        Resource::Nproc,
+        Resource::Nofile,
+        Resource::Memlock,
+        Resource::As,
+        Resource::Locks,
+        Resource::Sigpending,
+        Resource::Msgqueue,
+        Resource::Nice,
+        Resource::Rtprio,
+        Resource::Rttime,
+    ];
+    let resource = usize::try_from(limit.resource).ok().and_then(|it| all.get(it).copied());
+    let resource = resource.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let ours = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let granted = clamp(limit, ours);
+    let bound = |value: u64| (value != u64::MAX).then_some(value);
+    let limit = Rlimit { current: bound(granted.soft), maximum: bound(granted.hard) };
+    Ok(rustix::process::setrlimit(resource, limit)?)
+}
+
+/// Makes the step a better victim than rbuild. Only lowering the score needs a privilege.
+fn adjust_oom_score(by: i32) {
+    let path = "/proc/self/oom_score_adj";
+    let now = std::fs::read_to_string(path).ok().and_then(|it| it.trim().parse::<i32>().ok());
+    if let Some(now) = now {
+        // Without it the kernel still has an opinion of its own.
+        let _ = std::fs::write(path, (now + by).min(1000).to_string());
+    }
+}
+
+fn broken(what: &'static str) -> InitError {
+    let source = KernelError::Plan(what);
+    InitError::Apply(ApplyError { index: 0, step: String::new(), source })
+}
+
+/// The error as the worker hears it.
+fn failed(error: &InitError) -> Report {
+    let user = match error {
+        InitError::Identity(_) | InitError::Cwd { .. } | InitError::Zero => true,
+        InitError::Apply(error) => matches!(
+            error.source,
+            KernelError::NotFound(_) | KernelError::MountPoint { .. } | KernelError::Dangling { .. }
+        ),
+        InitError::Call { .. } => false,
+    };
+    if let (true, InitError::Apply(error)) = (user, error) {
+        return Report::Failed { user, text: chain(&error.source) };
+    }
+    Report::Failed { user, text: chain(error) }
+}
+
+fn host(error: &dyn std::error::Error) -> Report {
+    Report::Failed { user: false, text: chain(error) }
+}
+
+/// An error with its causes, each after a colon.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

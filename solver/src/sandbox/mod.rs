@@ -1,0 +1,45 @@
+//! How a step is held: namespaces, mounts, identity, limits, filter.
+//!
+//! ```text
+//!  worker (in the user namespace)          supervisor                      the step
+//!  ------------------------------          ----------                      --------
+//!  step: request + snapshot -> Plan
+//!  parent: own thread, new pid namespace
+//!        └─ spawns `rbuild init` ────────> pid 1 of the outer namespace
+//!                      Plan ─────────────> new mount, ipc, uts, cgroup (net) namespaces
+//!                                          and a second pid namespace
+//!                                          forks ────────────────────────> pid 1 of the inner one
+//!                                                                          apply(Plan), identity,
+//!                      <────────────────────────────────────── stubs       filter, capabilities
+//!                                                                          execve of the command
+//!                      <───────────── status, usage          waits
+//!  stubs removed, snapshot committed
+//! ```
+//!
+//! The command is pid 1 of its own namespace, as under BuildKit and runc, so nothing of rbuild is
+//! visible to it and everything it leaves behind ends with it. The supervisor is pid 1 of a
+//! namespace around that one: it dies with the worker's thread (`PR_SET_PDEATHSIG`), it never
+//! changes its ids (which would clear that), and when it dies the kernel kills all that is inside.
+//!
+//! Facts ([`host`]), plan ([`plan`], [`mounts`], [`caps`], [`seccomp`], [`identity`], [`idmap`],
+//! [`files`], [`limits`]: pure), apply ([`apply`]: one call per step) and system calls ([`sys`],
+//! the only file with `unsafe`) are apart.
+
+pub mod apply;
+pub mod caps;
+pub mod files;
+pub mod identity;
+pub mod idmap;
+pub mod init;
+pub mod kernel;
+pub mod limits;
+pub mod mounts;
+pub mod network;
+mod overlay;
+pub mod parent;
+pub mod plan;
+pub mod seccomp;
+mod seccomp_table;
+pub mod step;
+pub mod sys;
+mod target;

@@ -1,0 +1,175 @@
+//! The worker's side of one step: starts `rbuild init`, hands it the plan, waits, kills.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::thread::UnshareFlags;
+
+use super::plan::{Plan, Report, Stub};
+use super::sys;
+use crate::worker::wire::{self, WireError};
+
+/// Why a step's process could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The process of `rbuild init` could not be made.
+    #[error("cannot start the step's process")]
+    Start(#[source] io::Error),
+    /// It ended without a word.
+    #[error("the step's supervisor was killed")]
+    Lost,
+    /// The conversation with it broke.
+    #[error("cannot talk to the step's supervisor")]
+    Wire(#[from] WireError),
+    /// It could not set the step up.
+    #[error("{text}")]
+    Setup {
+        /// Whether the Dockerfile asks for something impossible.
+        user: bool,
+        /// What, and why.
+        text: String,
+    },
+}
+
+/// How a step's process ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// How.
+    pub end: End,
+    /// Processor time, microseconds.
+    pub cpu_micros: u64,
+    /// Largest resident set, bytes.
+    pub max_rss: u64,
+    /// Mount points to remove from what the step wrote.
+    pub stubs: Vec<Stub>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug)]
+pub enum End {
+    /// It exited.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+    /// [`Killer::kill`] did.
+    Cancelled,
+    /// Its program could not be started: exit code as a shell would give it, and why.
+    NotStarted(i32, String),
+}
+
+/// Ends a running step from another thread.
+#[derive(Clone, Debug, Default)]
+pub struct Killer(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    killed: bool,
+    pidfd: Option<OwnedFd>,
+}
+
+impl Killer {
+    /// Ends the step, now or as soon as it starts; all of its processes are gone with it.
+    pub fn kill(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.killed = true;
+        if let Some(pidfd) = &state.pidfd {
+            // It may have ended by itself just now.
+            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+        }
+    }
+
+    /// Whether [`Self::kill`] was called.
+    pub fn killed(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).killed
+    }
+
+    fn arm(&self, pidfd: OwnedFd) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pidfd = Some(pidfd);
+        if self.killed() {
+            self.kill();
+        }
+    }
+
+    fn disarm(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pidfd = None;
+    }
+}
+
+/// Runs the process of `plan` to its end. `fds` are standard output, standard error, and what the
+/// plan numbers from there on.
+///
+/// The calling thread must be the step's own: it enters a pid namespace for its children, and the
+/// step dies with it.
+///
+/// # Errors
+///
+/// If the process could not be set up; one that ran and failed is an [`Outcome`].
+pub fn run(plan: &Plan, fds: &[BorrowedFd<'_>], killer: &Killer) -> Result<Outcome, RunError> {
+    sys::unshare(UnshareFlags::NEWPID).map_err(RunError::Start)?;
+    let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
+    let mut child = spawn(theirs).map_err(RunError::Start)?;
+    let outcome = converse(&mut child, &ours, plan, fds, killer);
+    killer.disarm();
+    drop(ours);
+    if outcome.is_err() {
+        // Whatever it is doing, nobody listens any more.
+        let _ = child.kill();
+    }
+    let _ = child.wait();
+    outcome
+}
+
+fn spawn(socket: UnixStream) -> io::Result<Child> {
+    Command::new("/proc/self/exe")
+        .arg("init")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(socket)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+fn converse(
+    child: &mut Child,
+    socket: &UnixStream,
+    plan: &Plan,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(RunError::Lost)?;
+    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        .map_err(|errno| RunError::Start(errno.into()))?;
+    killer.arm(pidfd);
+    let cancelled = |stubs| Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs };
+    let mut stubs = Vec::new();
+    let mut not_started = None;
+    if let Err(error) = wire::send(socket.as_fd(), plan, fds) {
+        return if killer.killed() { Ok(cancelled(stubs)) } else { Err(error.into()) };
+    }
+    loop {
+        let report = match wire::receive::<Report>(socket.as_fd()) {
+            Ok(Some((report, _))) => report,
+            Ok(None) | Err(_) if killer.killed() => return Ok(cancelled(stubs)),
+            Ok(None) => return Err(RunError::Lost),
+            Err(error) => return Err(error.into()),
+        };
+        match report {
+            Report::Ready { stubs: made } => stubs = made,
+            Report::NotStarted { code, text } => not_started = Some((code, text)),
+            Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
+            Report::Ended { code_or_signal, cpu_micros, max_rss } => {
+                let end = match (not_started, code_or_signal) {
+                    _ if killer.killed() => End::Cancelled,
+                    (Some((code, text)), _) => End::NotStarted(code, text),
+                    (None, code) if code >= 0 => End::Code(code),
+                    (None, signal) => End::Signal(-signal),
+                };
+                return Ok(Outcome { end, cpu_micros, max_rss, stubs });
+            }
+        }
+    }
+}
