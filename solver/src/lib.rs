@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod event;
 pub mod llb;
+pub mod sandbox;
 pub mod sched;
 pub mod session;
 pub mod snapshot;

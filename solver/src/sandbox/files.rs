@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn hosts_with_additions() {
-        let extra = [("db".to_owned(), "10.1.2.3".to_owned()), ("six".to_owned(), "::1".to_owned())];
+        let extra =
+            [("db".to_owned(), "10.1.2.3".to_owned()), ("six".to_owned(), "::1".to_owned())];
         expect![[r"
             127.0.0.1	localhost buildkitsandbox
             ::1	localhost ip6-localhost ip6-loopback
@@ -74,7 +75,8 @@ mod tests {
         .assert_eq(&hosts("buildkitsandbox", &extra));
     }
 
-    const STUB: &str = "# from systemd\nnameserver 127.0.0.53\n; x\noptions edns0 trust-ad\nsearch lan\n";
+    const STUB: &str =
+        "# from systemd\nnameserver 127.0.0.53\n; x\noptions edns0 trust-ad\nsearch lan\n";
 
     #[test]
     fn a_stub_resolver_is_kept_where_it_answers() {

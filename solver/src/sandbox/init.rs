@@ -66,7 +66,7 @@ fn supervise() -> Result<(), wire::WireError> {
     // The parent is outside of our pid namespace, so its number says nothing; if it is gone
     // already, the socket is closed, and the message below does not come.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    let socket = sys::inherited(0)?.try_clone()?;
+    let socket = sys::take_stdin()?;
     let Some((plan, fds)) = wire::receive::<Plan>(socket.as_fd())? else {
         return Ok(());
     };
@@ -104,8 +104,11 @@ fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<i32, 
         Fork::Child => {
             let Err(report) = become_command(plan, fds, socket);
             // If the worker is gone, so are we in a moment.
-            let _ = wire::send(socket, &report, &[]);
-            #[expect(clippy::exit, reason = "the forked child must not return into its parent's code")]
+            drop(wire::send(socket, &report, &[]));
+            #[expect(
+                clippy::exit,
+                reason = "the forked child must not return into its parent's code"
+            )]
             std::process::exit(i32::from(SETUP_FAILED))
         }
     }
@@ -205,15 +208,17 @@ fn lower(process: &Process, identity: &Identity) -> Result<(), InitError> {
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).map_err(call("set the capabilities"))?;
     // Fails only where there is no such set.
-    let _ = rustix::thread::clear_ambient_capability_set();
+    drop(rustix::thread::clear_ambient_capability_set());
     Ok(())
 }
 
 /// The program that `name` means, as runc looks it up: no shell is tried, and without a slash only
 /// the directories of `PATH` count.
 fn look_up(name: &str, path: &str, cwd: &str) -> Result<CString, Report> {
-    let missing = |code, why: String| Report::NotStarted { code, text: format!("exec: \"{name}\": {why}") };
-    let candidate = |path: String| CString::new(path).map_err(|_| missing(127, "bad name".to_owned()));
+    let missing =
+        |code, why: String| Report::NotStarted { code, text: format!("exec: \"{name}\": {why}") };
+    let candidate =
+        |path: String| CString::new(path).map_err(|_| missing(127, "bad name".to_owned()));
     if name.contains('/') {
         return match usable(name) {
             Ok(()) => candidate(name.to_owned()),
@@ -272,7 +277,7 @@ fn stdio(linux: &Linux, uid: u32) -> io::Result<()> {
     rustix::stdio::dup2_stderr(errors)?;
     for fd in [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()] {
         // A terminal or a file of somebody else stays theirs.
-        let _ = std::os::unix::fs::fchown(fd, Some(uid), None);
+        drop(std::os::unix::fs::fchown(fd, Some(uid), None));
     }
     Ok(())
 }
@@ -325,7 +330,7 @@ fn adjust_oom_score(by: i32) {
     let now = std::fs::read_to_string(path).ok().and_then(|it| it.trim().parse::<i32>().ok());
     if let Some(now) = now {
         // Without it the kernel still has an opinion of its own.
-        let _ = std::fs::write(path, (now + by).min(1000).to_string());
+        drop(std::fs::write(path, (now + by).min(1000).to_string()));
     }
 }
 
@@ -340,7 +345,9 @@ fn failed(error: &InitError) -> Report {
         InitError::Identity(_) | InitError::Cwd { .. } | InitError::Zero => true,
         InitError::Apply(error) => matches!(
             error.source,
-            KernelError::NotFound(_) | KernelError::MountPoint { .. } | KernelError::Dangling { .. }
+            KernelError::NotFound(_)
+                | KernelError::MountPoint { .. }
+                | KernelError::Dangling { .. }
         ),
         InitError::Call { .. } => false,
     };

@@ -66,7 +66,13 @@ impl Linux {
         self.target.as_mut().ok_or(KernelError::Plan("no root yet"))
     }
 
-    fn write(&self, name: &str, from: usize, owner: (u32, u32), mode: u32) -> Result<(), KernelError> {
+    fn write(
+        &self,
+        name: &str,
+        from: usize,
+        owner: (u32, u32),
+        mode: u32,
+    ) -> Result<(), KernelError> {
         let source = self.fds.get(from).ok_or(KernelError::Plan("no such descriptor"))?;
         let dir = self.scratch_root()?;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -143,7 +149,9 @@ impl Linux {
 impl Kernel for Linux {
     fn perform(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
-            Step::Overlay { lowers, upper } => self.put(&super::overlay::make(lowers, upper.as_ref())?),
+            Step::Overlay { lowers, upper } => {
+                self.put(&super::overlay::make(lowers, upper.as_ref())?)
+            }
             Step::Directory { from } => self.put(&clone(CWD, from.as_path())?),
             Step::Memory => self.put(&make(&NewFs::Tmpfs { size: 0, mode: 0o700 })?),
             Step::Write { name, from, uid, gid, mode } => {
@@ -172,7 +180,9 @@ impl Kernel for Linux {
                 self.target = Some(Target::new(self.scratch_root()?)?);
                 Ok(())
             }
-            Step::Place { slot, at, restrict, litter } => self.place(*slot, at, (*restrict, *litter)),
+            Step::Place { slot, at, restrict, litter } => {
+                self.place(*slot, at, (*restrict, *litter))
+            }
             Step::Mount { fs, at, restrict, litter } => self.mount(fs, at, (*restrict, *litter)),
             Step::Symlink { at, target } => self.target()?.symlink(at, target),
             Step::ReadOnly { at } => self.read_only(at),

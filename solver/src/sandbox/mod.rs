@@ -26,6 +26,7 @@
 //! the only file with `unsafe`) are apart.
 
 pub mod apply;
+mod cache;
 pub mod caps;
 pub mod files;
 pub mod identity;
@@ -38,8 +39,20 @@ pub mod network;
 mod overlay;
 pub mod parent;
 pub mod plan;
+mod relay;
 pub mod seccomp;
 mod seccomp_table;
 pub mod step;
 pub mod sys;
 mod target;
+mod tree_copy;
+
+/// Whether an overlay can be made with its upper directory below `dir` (made, and removed again),
+/// and works as snapshots need it: copy-up, a whiteout, an opaque directory. Else why not, in words.
+///
+/// # Errors
+///
+/// What did not work.
+pub fn overlay_works_in(dir: &std::path::Path) -> Result<(), String> {
+    overlay::works_in(dir)
+}

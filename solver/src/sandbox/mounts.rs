@@ -312,7 +312,60 @@ mod tests {
 
     #[test]
     fn an_ordinary_step() {
-        check(&layout(), &expect![[r""]]);
+        check(&layout(), &expect![[r#"
+            overlay /s/2:/s/1 upper=/s/3 work=/s/3.work
+            root
+            mount proc /proc rw,nosuid,nodev,noexec
+            mount tmpfs size=67108864 mode=0755 /dev rw,nosuid
+            take #0 = /dev/null
+            place #0 /dev/null rw
+            take #1 = /dev/zero
+            place #1 /dev/zero rw
+            take #2 = /dev/full
+            place #2 /dev/full rw
+            take #3 = /dev/random
+            place #3 /dev/random rw
+            take #4 = /dev/urandom
+            place #4 /dev/urandom rw
+            take #5 = /dev/tty
+            place #5 /dev/tty rw
+            mount devpts /dev/pts rw,nosuid,noexec
+            mount tmpfs size=67108864 mode=1777 /dev/shm rw,nosuid,nodev,noexec
+            mount mqueue /dev/mqueue rw,nosuid,nodev,noexec
+            symlink /dev/ptmx -> pts/ptmx
+            symlink /dev/fd -> /proc/self/fd
+            symlink /dev/stdin -> /proc/self/fd/0
+            symlink /dev/stdout -> /proc/self/fd/1
+            symlink /dev/stderr -> /proc/self/fd/2
+            symlink /dev/core -> /proc/kcore
+            take #6 = /sys
+            place #6 /sys ro,nosuid,nodev,noexec
+            take #7 = /t/resolv
+            place #7 /etc/resolv.conf ro,nosuid,nodev,noexec (stub and parents go)
+            take #8 = /t/hosts
+            place #8 /etc/hosts ro,nosuid,nodev,noexec (stub and parents go)
+            read-only /proc/bus
+            read-only /proc/fs
+            read-only /proc/irq
+            read-only /proc/sys
+            read-only /proc/sysrq-trigger
+            mask /proc/acpi
+            mask /proc/asound
+            mask /proc/interrupts
+            mask /proc/kcore
+            mask /proc/keys
+            mask /proc/latency_stats
+            mask /proc/sched_debug
+            mask /proc/scsi
+            mask /proc/timer_list
+            mask /proc/timer_stats
+            mask /sys/firmware
+            mask /sys/devices/virtual/powercap
+            mask /sys/fs/cgroup
+            mask /sys/kernel/debug
+            hostname buildkitsandbox
+            pivot-root
+        "#]]);
     }
 
     #[test]
@@ -326,7 +379,11 @@ mod tests {
                 mount("/n", false, Source::Tree { tree: one, selector: String::new() }),
                 mount("/c", false, Source::Host("/store/cache-mounts/x".into())),
                 mount("/t", false, Source::Tmpfs { size: 1 << 20 }),
-                mount("/run/secrets/a", true, Source::Secret { from: 2, uid: 0, gid: 0, mode: 0o400 }),
+                mount(
+                    "/run/secrets/a",
+                    true,
+                    Source::Secret { from: 2, uid: 0, gid: 0, mode: 0o400 },
+                ),
                 mount("/b", true, Source::Secret { from: 3, uid: 5, gid: 6, mode: 0o444 }),
             ],
             root_readonly: true,
@@ -334,6 +391,60 @@ mod tests {
             insecure: true,
             ..layout()
         };
-        check(&layout, &expect![[r""]]);
+        check(&layout, &expect![[r#"
+            overlay /s/b:/s/a
+            keep #0 = scratch:out/f
+            clear
+            directory /s/c
+            keep #1 = scratch:
+            clear
+            take #2 = /store/cache-mounts/x
+            memory
+            write 3 from=2 owner=0:0 mode=0400
+            keep #3 = scratch:3
+            write 4 from=3 owner=5:6 mode=0444
+            keep #4 = scratch:4
+            clear
+            overlay /s/2:/s/1 upper=/s/3 work=/s/3.work
+            root
+            mount proc /proc rw,nosuid,nodev,noexec
+            mount tmpfs size=67108864 mode=0755 /dev rw,nosuid
+            take #5 = /dev/null
+            place #5 /dev/null rw
+            take #6 = /dev/zero
+            place #6 /dev/zero rw
+            take #7 = /dev/full
+            place #7 /dev/full rw
+            take #8 = /dev/random
+            place #8 /dev/random rw
+            take #9 = /dev/urandom
+            place #9 /dev/urandom rw
+            take #10 = /dev/tty
+            place #10 /dev/tty rw
+            mount devpts /dev/pts rw,nosuid,noexec
+            mount tmpfs size=67108864 mode=1777 /dev/shm rw,nosuid,nodev,noexec
+            mount mqueue /dev/mqueue rw,nosuid,nodev,noexec
+            symlink /dev/ptmx -> pts/ptmx
+            symlink /dev/fd -> /proc/self/fd
+            symlink /dev/stdin -> /proc/self/fd/0
+            symlink /dev/stdout -> /proc/self/fd/1
+            symlink /dev/stderr -> /proc/self/fd/2
+            symlink /dev/core -> /proc/kcore
+            mount sysfs /sys rw,nosuid,nodev,noexec
+            take #11 = /t/resolv
+            place #11 /etc/resolv.conf ro,nosuid,nodev,noexec (stub and parents go)
+            take #12 = /t/hosts
+            place #12 /etc/hosts ro,nosuid,nodev,noexec (stub and parents go)
+            place #0 /m ro (stub and parents go)
+            place #1 /n rw (stub and parents go)
+            place #2 /c rw (stub and parents go)
+            mount tmpfs size=1048576 mode=1777 /t rw,nosuid (stub and parents go)
+            place #3 /run/secrets/a ro,nosuid,nodev,noexec (stub and parents go)
+            place #4 /b ro,nosuid,nodev,noexec (stub and parents go)
+            freeze-root
+            hostname buildkitsandbox
+            loopback
+            pivot-root
+        "#]]);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsRawFd as _, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags};
@@ -68,7 +68,8 @@ impl Names {
 
     fn short(&mut self, path: &HostPath) -> Result<PathBuf, KernelError> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = rustix::fs::open(path.as_path(), flags, Mode::empty()).map_err(call("open(2)"))?;
+        let dir =
+            rustix::fs::open(path.as_path(), flags, Mode::empty()).map_err(call("open(2)"))?;
         let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
         self.held.push(dir);
         Ok(name.into())
@@ -101,4 +102,41 @@ fn make_by_mount(
     let mount = rustix::mount::open_tree(CWD, place, flags);
     rustix::mount::unmount(place, UnmountFlags::DETACH).map_err(call("umount(2)"))?;
     mount.map_err(call("open_tree(2)"))
+}
+
+/// Whether an overlay below `dir` does what snapshots need of it; see
+/// [`super::overlay_works_in`].
+pub(super) fn works_in(dir: &Path) -> Result<(), String> {
+    let result = try_in(dir);
+    // What stays is in a directory of unfinished work.
+    drop(std::fs::remove_dir_all(dir));
+    result
+}
+
+fn try_in(dir: &Path) -> Result<(), String> {
+    let said = |error: &dyn std::error::Error| super::init::chain(error);
+    for name in ["lower/d/e", "second", "upper", "work"] {
+        std::fs::create_dir_all(dir.join(name)).map_err(|error| said(&error))?;
+    }
+    let path = |name: &str| HostPath::from(dir.join(name));
+    std::fs::write(dir.join("lower/f"), "x").map_err(|error| said(&error))?;
+    let upper = (path("upper"), path("work"));
+    let mount =
+        make(&[path("second"), path("lower")], Some(&upper)).map_err(|error| said(&error))?;
+    let merged = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
+    let act = || -> std::io::Result<bool> {
+        std::fs::write(merged.join("f"), "y")?;
+        std::fs::remove_file(merged.join("f"))?;
+        std::fs::remove_dir(merged.join("d/e"))?;
+        std::fs::remove_dir(merged.join("d"))?;
+        std::fs::create_dir(merged.join("d"))?;
+        let mut value = [0; 8];
+        let opaque = rustix::fs::getxattr(dir.join("upper/d"), "user.overlay.opaque", &mut value)?;
+        Ok(&value[..opaque] == b"y")
+    };
+    match act() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err("directories are not marked opaque".to_owned()),
+        Err(error) => Err(said(&error)),
+    }
 }

@@ -77,7 +77,7 @@ impl Killer {
         state.killed = true;
         if let Some(pidfd) = &state.pidfd {
             // It may have ended by itself just now.
-            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+            drop(rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL));
         }
     }
 
@@ -116,9 +116,9 @@ pub fn run(plan: &Plan, fds: &[BorrowedFd<'_>], killer: &Killer) -> Result<Outco
     drop(ours);
     if outcome.is_err() {
         // Whatever it is doing, nobody listens any more.
-        let _ = child.kill();
+        drop(child.kill());
     }
-    let _ = child.wait();
+    drop(child.wait());
     outcome
 }
 

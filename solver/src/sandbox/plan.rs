@@ -4,7 +4,6 @@
 //! is, where the program lies). It prints as text, one line a step, for tests and for people.
 
 use std::fmt;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -353,10 +352,12 @@ pub struct Stub {
 
 /// Paths as JSON strings; those that are not UTF-8 as hex digits after a NUL, which no path has.
 mod path_bytes {
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
 
-    use super::{OsStrExt as _, OsStringExt as _, Path, PathBuf};
+    use super::{Path, PathBuf};
 
     pub(super) fn serialize<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
         if let Some(text) = path.to_str() {
@@ -383,6 +384,8 @@ mod path_bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     #[test]

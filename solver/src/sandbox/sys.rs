@@ -7,7 +7,7 @@
 
 use std::ffi::CStr;
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::mount::MountAttrFlags;
@@ -92,7 +92,8 @@ pub fn wait_for(pid: i32) -> io::Result<Ended> {
     // SAFETY: zeroed is a valid value of this plain struct, and wait4 filled it in.
     let usage = unsafe { usage.assume_init() };
     let micros = |time: libc::timeval| {
-        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000 + u64::try_from(time.tv_usec).unwrap_or(0)
+        u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000
+            + u64::try_from(time.tv_usec).unwrap_or(0)
     };
     Ok(Ended {
         code_or_signal: if libc::WIFSIGNALED(status) {
@@ -133,7 +134,7 @@ pub fn mount_setattr(
             c"".as_ptr(),
             flags,
             &raw const attributes,
-            mem::size_of::<libc::mount_attr>(),
+            size_of::<libc::mount_attr>(),
         )
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
@@ -146,9 +147,8 @@ pub fn mount_setattr(
 /// `EINVAL` or `ENOSYS` on an older kernel.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: sets a flag on descriptors; closes nothing now.
-    let result = unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -219,8 +219,8 @@ pub enum Listener {
 /// `EACCES` without `CAP_SYS_ADMIN` in the user namespace and without `no_new_privs`; `EBUSY` if
 /// a listener is asked for and a filter in place has one already; `EINVAL` for a bad filter.
 pub fn install_filter(filter: &[Instruction], listener: Listener) -> io::Result<Option<OwnedFd>> {
-    let length = u16::try_from(filter.len())
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let length =
+        u16::try_from(filter.len()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
     let program = libc::sock_fprog {
         len: length,
         filter: filter.as_ptr().cast::<libc::sock_filter>().cast_mut(),
@@ -242,10 +242,11 @@ pub fn install_filter(filter: &[Instruction], listener: Listener) -> io::Result<
         Listener::None => call(0).map(|_| None),
         Listener::New => {
             let new = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-            let raw = call(new | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).or_else(|error| {
-                // Linux before 5.19 does not know the second flag.
-                if error.raw_os_error() == Some(libc::EINVAL) { call(new) } else { Err(error) }
-            })?;
+            let raw =
+                call(new | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV).or_else(|error| {
+                    // Linux before 5.19 does not know the second flag.
+                    if error.raw_os_error() == Some(libc::EINVAL) { call(new) } else { Err(error) }
+                })?;
             owned(RawFd::try_from(raw).unwrap_or(-1)).map(Some)
         }
     }
@@ -262,16 +263,16 @@ pub fn execute(path: &CStr, args: &[&CStr], env: &[&CStr]) -> io::Error {
     }
 }
 
-/// Takes descriptor `raw`, which a parent process left open for us, out of the wild.
+/// Takes over standard input, which the parent process made a socket, and leaves `/dev/null` in its
+/// place, so that nothing that is opened or started later meets it there.
 ///
-/// Only to be called at the start of a hidden command, before anything else owns descriptors, and
-/// once per number.
-pub fn inherited(raw: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl reads a flag; it fails if nothing is open under the number.
-    if unsafe { libc::fcntl(raw, libc::F_GETFD) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    owned(raw)
+/// # Errors
+///
+/// If `/dev/null` cannot be opened.
+pub fn take_stdin() -> io::Result<OwnedFd> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(socket)
 }
 
 fn owned(raw: RawFd) -> io::Result<OwnedFd> {

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, Timestamps};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::apply::KernelError;
@@ -135,14 +135,7 @@ impl Target {
 /// Gives a directory the times that it had.
 fn restore_times(dir: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
-    let time = |secs: i64, nanos: u64| rustix::fs::Timespec {
-        tv_sec: secs,
-        tv_nsec: i64::try_from(nanos).unwrap_or(0),
-    };
-    let times = Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    };
+    let times = super::tree_copy::times(stat);
     // An `O_PATH` descriptor takes no times itself.
     let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
     rustix::fs::utimensat(rustix::fs::CWD, name, &times, AtFlags::empty())
@@ -192,9 +185,7 @@ pub(super) fn remove_stubs(root: &OwnedFd, stubs: &[Stub]) -> Result<(), Errno> 
             continue;
         };
         let gone = match (stub.is_dir, FileType::from_raw_mode(now.st_mode)) {
-            (true, FileType::Directory) => {
-                rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR)
-            }
+            (true, FileType::Directory) => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
             (false, FileType::RegularFile) if now.st_size == 0 => {
                 rustix::fs::unlinkat(&parent, name, AtFlags::empty())
             }

@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn messages_keep_their_descriptors() {
         let (left, right) = UnixStream::pair().unwrap();
-        let (mut reader, writer) = std::io::pipe().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
         send(left.as_fd(), &"first", &[]).unwrap();
         send(left.as_fd(), &"second", &[writer.as_fd()]).unwrap();
         send(left.as_fd(), &"third", &[]).unwrap();

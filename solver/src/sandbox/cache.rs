@@ -1,0 +1,88 @@
+//! The directories of `RUN --mount=type=cache`.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Component, Path, PathBuf};
+
+use super::tree_copy;
+use crate::snapshot::{Access, LayerStore};
+use crate::worker::proto::LayerId;
+
+/// What a new cache directory is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct New<'a> {
+    /// Its content: a tree; empty for none.
+    pub(super) base: &'a [LayerId],
+    /// Path in `base`.
+    pub(super) selector: &'a str,
+    /// Permission bits, where there is no `base`.
+    pub(super) mode: u32,
+    /// Owner, where there is no `base`.
+    pub(super) uid: u32,
+    /// Group, where there is no `base`.
+    pub(super) gid: u32,
+}
+
+/// Why a cache directory cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CacheError {
+    /// The path leads out of the store.
+    #[error("the cache directory `{0}` is not below the store")]
+    Outside(PathBuf),
+    /// The host refused.
+    #[error("cannot make the cache directory `{path}`")]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its first content is not there.
+    #[error("cannot fill the cache directory")]
+    Base(#[from] crate::snapshot::Error),
+}
+
+/// The directory `dir` below `store`, made as `new` says if it is missing.
+///
+/// It appears whole or not at all; if two processes make it at the same time, one of them wins.
+///
+/// # Errors
+///
+/// If it cannot be made.
+pub(super) fn open(
+    layers: &LayerStore,
+    store: &Path,
+    dir: &Path,
+    new: &New<'_>,
+) -> Result<PathBuf, CacheError> {
+    if !dir.components().all(|it| matches!(it, Component::Normal(_))) || dir.as_os_str().is_empty()
+    {
+        return Err(CacheError::Outside(dir.to_owned()));
+    }
+    let path = store.join(dir);
+    let error = |source| CacheError::Io { path: path.clone(), source };
+    if path.is_dir() {
+        return Ok(path);
+    }
+    let parent = path.parent().unwrap_or(store);
+    fs::create_dir_all(parent).map_err(error)?;
+    let temp = tempfile::Builder::new().prefix(".new-").tempdir_in(parent).map_err(error)?;
+    let inner = temp.path().join("dir");
+    if new.base.is_empty() {
+        fs::create_dir(&inner).map_err(error)?;
+        std::os::unix::fs::chown(&inner, Some(new.uid), Some(new.gid)).map_err(error)?;
+        fs::set_permissions(&inner, fs::Permissions::from_mode(new.mode)).map_err(error)?;
+    } else {
+        let prepared = layers.prepare(new.base, Access::Read)?;
+        let copied = tree_copy::copy(prepared.rootfs(), new.selector, &inner);
+        layers.discard(prepared)?;
+        copied.map_err(error)?;
+    }
+    match fs::rename(&inner, &path) {
+        Ok(()) => Ok(path),
+        // Somebody else was faster.
+        Err(_) if path.is_dir() => Ok(path),
+        Err(source) => Err(error(source)),
+    }
+}

@@ -1,0 +1,341 @@
+//! One `Exec` request from its first to its last act, in the worker.
+//!
+//! Trees are prepared, everything else the step mounts is made or found, the plan is written, the
+//! process runs, stubs are removed, and what is to be kept is committed. What fails on the way is
+//! thrown away.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::init::{STDERR, STDOUT};
+use super::mounts::{self, Layout, Mount, Source, Tree};
+use super::parent::{self, End, Killer, Outcome, RunError};
+use super::plan::{HostPath, Litter, NetworkNamespace, Plan, Process};
+use super::relay::Relay;
+use super::{caps, files, limits, network};
+use crate::snapshot::{Access, LayerStore, Prepared, Rootfs};
+use crate::worker::proto::{
+    Answer, Committed, ExecMount, ExecRequest, ExitStatus, Failure, FailureKind, FdIndex, LayerId,
+    MountSource, Usage,
+};
+
+/// How much readier the kernel is to kill a step than rbuild when memory runs out.
+const OOM_SCORE_ADJUST: i32 = 100;
+
+/// What all steps of a worker share.
+#[derive(Debug)]
+pub struct Steps {
+    store: PathBuf,
+    work: PathBuf,
+    /// Generated files by content: most steps of a build have the same.
+    generated: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+/// What was made ready for one step and must be committed or discarded.
+#[derive(Default)]
+struct Held {
+    root: Option<(Prepared, Option<LayerId>)>,
+    trees: Vec<(Prepared, Option<LayerId>)>,
+    relays: Vec<Relay>,
+}
+
+impl Steps {
+    /// Works on the store at `store`, with `work` for what only lives as long as the worker.
+    ///
+    /// # Errors
+    ///
+    /// If `work` cannot be made.
+    pub fn new(store: &Path, work: &Path) -> io::Result<Self> {
+        for dir in ["mnt", "files", "relays"] {
+            fs::create_dir_all(work.join(dir))?;
+        }
+        Ok(Self { store: store.to_owned(), work: work.to_owned(), generated: Mutex::default() })
+    }
+
+    /// Runs the process of `request`. The calling thread must be the step's own.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be started, or its result not be kept; a process that ran and failed is an
+    /// answer.
+    pub fn exec(
+        &self,
+        layers: &LayerStore,
+        request: &ExecRequest,
+        fds: &[OwnedFd],
+        killer: &Killer,
+    ) -> Result<Answer, Failure> {
+        let mut held = Held::default();
+        let outcome = self.run(layers, request, fds, killer, &mut held);
+        drop(std::mem::take(&mut held.relays));
+        let succeeded = matches!(&outcome, Ok(outcome) if matches!(outcome.end, End::Code(0)));
+        if !succeeded {
+            // The step's own failure says more than one of the cleaning.
+            drop(held.discard(layers));
+            return outcome.map(|outcome| answer(&outcome, Vec::new()));
+        }
+        let outcome = outcome?;
+        if let Some((root, _)) = &held.root {
+            remove_stubs(root, &outcome)?;
+        }
+        let committed = held.commit(layers)?;
+        Ok(answer(&outcome, committed))
+    }
+
+    fn run(
+        &self,
+        layers: &LayerStore,
+        request: &ExecRequest,
+        fds: &[OwnedFd],
+        killer: &Killer,
+        held: &mut Held,
+    ) -> Result<Outcome, Failure> {
+        let mut passed = vec![fd(fds, request.stdout)?, fd(fds, request.stderr)?];
+        debug_assert!(STDOUT == 0 && STDERR == 1, "the order of `passed`");
+        let namespace = network::namespace(request.network, None);
+        let layout = self.layout(layers, request, fds, &mut passed, held)?;
+        let plan = Plan {
+            scratch: self.work.join("mnt").into(),
+            network: namespace,
+            steps: mounts::steps(&layout),
+            process: process(request)?,
+        };
+        if killer.killed() {
+            let stubs = Vec::new();
+            return Ok(Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs });
+        }
+        let outcome = parent::run(&plan, &passed, killer).map_err(|error| refused(&error))?;
+        if let End::NotStarted(_, text) = &outcome.end {
+            // Where the step's own words would have gone.
+            drop(rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes()));
+        }
+        Ok(outcome)
+    }
+
+    fn layout<'a>(
+        &self,
+        layers: &LayerStore,
+        request: &ExecRequest,
+        fds: &'a [OwnedFd],
+        passed: &mut Vec<BorrowedFd<'a>>,
+        held: &mut Held,
+    ) -> Result<Layout, Failure> {
+        let mut root = None;
+        let mut others = Vec::new();
+        for mount in &request.mounts {
+            if mount.dest == "/" {
+                root = Some((root_tree(layers, mount, held)?, mount.readonly));
+            } else {
+                let source = self.source(layers, mount, fds, passed, held)?;
+                let (at, readonly) = (mount.dest.clone(), mount.readonly);
+                others.push(Mount { at, readonly, source });
+            }
+        }
+        let (root, root_readonly) = root.ok_or_else(|| bug("a step without a root"))?;
+        let own_network = network::namespace(request.network, None) == NetworkNamespace::New;
+        let resolv_conf = request.resolv_conf.clone().unwrap_or_else(|| {
+            let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+            let elsewhere =
+                if own_network { files::Loopback::Elsewhere } else { files::Loopback::Reachable };
+            files::resolv_conf(&host, elsewhere)
+        });
+        Ok(Layout {
+            root,
+            root_readonly,
+            mounts: others,
+            hosts: self.generated(files::hosts(&request.hostname, &request.extra_hosts))?,
+            resolv_conf: self.generated(resolv_conf)?,
+            hostname: request.hostname.clone(),
+            shm_size: request.shm_size,
+            own_network,
+            insecure: request.insecure,
+            litter: if request.remove_stub_parents {
+                Litter::RemoveWithParents
+            } else {
+                Litter::Remove
+            },
+        })
+    }
+
+    fn source<'a>(
+        &self,
+        layers: &LayerStore,
+        mount: &ExecMount,
+        fds: &'a [OwnedFd],
+        passed: &mut Vec<BorrowedFd<'a>>,
+        held: &mut Held,
+    ) -> Result<Source, Failure> {
+        match &mount.source {
+            MountSource::Tree { chain, selector, commit } => {
+                let access = if mount.readonly { Access::Read } else { Access::Write };
+                let prepared = layers.prepare(chain, access).map_err(|it| it.to_failure())?;
+                let tree = tree(prepared.rootfs());
+                held.trees.push((prepared, commit.clone()));
+                Ok(Source::Tree { tree, selector: selector.clone() })
+            }
+            MountSource::Cache { dir, base, selector, mode, uid, gid } => {
+                let new = super::cache::New { base, selector, mode: *mode, uid: *uid, gid: *gid };
+                let dir = super::cache::open(layers, &self.store, dir, &new)
+                    .map_err(|error| host(&error))?;
+                Ok(Source::Host(dir.into()))
+            }
+            MountSource::Tmpfs { size } => Ok(Source::Tmpfs { size: *size }),
+            MountSource::Secret { value, uid, gid, mode } => {
+                passed.push(fd(fds, *value)?);
+                let from = passed.len() - 1;
+                Ok(Source::Secret { from, uid: *uid, gid: *gid, mode: *mode })
+            }
+            MountSource::Socket { path, uid, gid, mode } => {
+                let relay = Relay::start(&self.work.join("relays"), path, (*uid, *gid), *mode)
+                    .map_err(|error| host(&error))?;
+                let path = relay.path().to_owned();
+                held.relays.push(relay);
+                Ok(Source::Host(path.into()))
+            }
+        }
+    }
+
+    /// A file with this content.
+    fn generated(&self, text: String) -> Result<HostPath, Failure> {
+        let mut known = self.generated.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(path) = known.get(&text) {
+            return Ok(path.clone().into());
+        }
+        let path = self.work.join("files").join(known.len().to_string());
+        fs::write(&path, &text)
+            .map_err(|error| host(&WriteError { path: path.clone(), source: error }))?;
+        known.insert(text, path.clone());
+        Ok(path.into())
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write `{path}`")]
+struct WriteError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Held {
+    fn commit(self, layers: &LayerStore) -> Result<Vec<Committed>, Failure> {
+        let mut committed = Vec::new();
+        for (prepared, layer) in self.root.into_iter().chain(self.trees) {
+            match layer {
+                Some(layer) => {
+                    committed.push(layers.commit(prepared, &layer).map_err(|it| it.to_failure())?);
+                }
+                None => layers.discard(prepared).map_err(|it| it.to_failure())?,
+            }
+        }
+        Ok(committed)
+    }
+
+    fn discard(self, layers: &LayerStore) -> Result<(), Failure> {
+        for (prepared, _) in self.root.into_iter().chain(self.trees) {
+            layers.discard(prepared).map_err(|it| it.to_failure())?;
+        }
+        Ok(())
+    }
+}
+
+fn root_tree(layers: &LayerStore, mount: &ExecMount, held: &mut Held) -> Result<Tree, Failure> {
+    let MountSource::Tree { chain, selector, commit } = &mount.source else {
+        return Err(bug("the root of a step is not a tree"));
+    };
+    if !selector.trim_matches('/').is_empty() {
+        return Err(Failure {
+            kind: FailureKind::User,
+            text: "a path within a tree cannot be the root of a step".to_owned(),
+        });
+    }
+    // Mount points may have to be made, even for a root that the step cannot write to.
+    let prepared = layers.prepare(chain, Access::Write).map_err(|it| it.to_failure())?;
+    let tree = tree(prepared.rootfs());
+    held.root = Some((prepared, commit.clone()));
+    Ok(tree)
+}
+
+fn tree(rootfs: &Rootfs) -> Tree {
+    match rootfs {
+        Rootfs::Overlay { lowers, upper } => Tree::Overlay {
+            lowers: lowers.iter().map(HostPath::from).collect(),
+            upper: upper.as_ref().map(|it| (HostPath::from(&it.dir), HostPath::from(&it.work))),
+        },
+        Rootfs::Dir(path) => Tree::Directory(path.into()),
+    }
+}
+
+fn process(request: &ExecRequest) -> Result<Process, Failure> {
+    let limits = limits::limits(&request.ulimits)
+        .map_err(|error| Failure { kind: FailureKind::User, text: error.to_string() })?;
+    Ok(Process {
+        args: request.args.clone(),
+        env: request.env.clone(),
+        cwd: request.cwd.clone(),
+        user: request.user.clone(),
+        limits,
+        caps: if request.insecure { caps::ALL } else { caps::SANDBOX },
+        filtered: !request.insecure,
+        oom_score_adjust: OOM_SCORE_ADJUST,
+    })
+}
+
+fn remove_stubs(root: &Prepared, outcome: &Outcome) -> Result<(), Failure> {
+    if outcome.stubs.is_empty() {
+        return Ok(());
+    }
+    let dir = match root.rootfs() {
+        Rootfs::Overlay { upper: Some(upper), .. } => &upper.dir,
+        Rootfs::Overlay { upper: None, .. } => return Ok(()),
+        Rootfs::Dir(path) => path,
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, dir, flags, Mode::empty())
+        .and_then(|dir| super::target::remove_stubs(&dir, &outcome.stubs))
+        .map_err(|errno| {
+            let source = io::Error::from(errno);
+            let text =
+                format!("cannot remove mount points of a step from `{}`: {source}", dir.display());
+            Failure { kind: FailureKind::Host, text }
+        })
+}
+
+fn answer(outcome: &Outcome, layers: Vec<Committed>) -> Answer {
+    let status = match &outcome.end {
+        End::Code(code) | End::NotStarted(code, _) => ExitStatus::Code(*code),
+        End::Signal(signal) => ExitStatus::Signal(*signal),
+        End::Cancelled => ExitStatus::Cancelled,
+    };
+    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
+    let cpu_seconds = outcome.cpu_micros as f64 / 1e6;
+    Answer::Exited { status, usage: Usage { cpu_seconds, max_rss: outcome.max_rss }, layers }
+}
+
+fn fd(fds: &[OwnedFd], index: FdIndex) -> Result<BorrowedFd<'_>, Failure> {
+    fds.get(index).map(OwnedFd::as_fd).ok_or_else(|| bug("a descriptor is missing"))
+}
+
+fn refused(error: &RunError) -> Failure {
+    let kind = match error {
+        RunError::Setup { user: true, .. } => FailureKind::User,
+        RunError::Setup { user: false, .. } | RunError::Start(_) | RunError::Lost => {
+            FailureKind::Host
+        }
+        RunError::Wire(_) => FailureKind::Bug,
+    };
+    Failure { kind, text: super::init::chain(error) }
+}
+
+fn host(error: &dyn std::error::Error) -> Failure {
+    Failure { kind: FailureKind::Host, text: super::init::chain(error) }
+}
+
+fn bug(text: &str) -> Failure {
+    Failure { kind: FailureKind::Bug, text: text.to_owned() }
+}

@@ -1,0 +1,426 @@
+//! The build process's handle on the worker: asynchronous, started on first use.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use rbuild_store::digest::{DiffId, Digest};
+use tokio::sync::{OnceCell, oneshot};
+
+use super::launch::{self, LaunchError, Launched, MapName, Setup, Snapshotter};
+use super::proto::{
+    Answer, Chain, Committed, Compression, Content, ExecRequest, ExitStatus, Failure, FailureKind,
+    LayerId, Request, Root, Sealed, Usage,
+};
+use super::serve::{self, Numbered};
+use super::wire;
+use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
+
+/// What a step's process did.
+#[derive(Clone, Debug)]
+pub struct Exited {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it took.
+    pub usage: Usage,
+    /// The layers that were kept; none unless it ended with exit code 0.
+    pub layers: Vec<Committed>,
+}
+
+/// How steps are held on this host, as the first line of a build tells.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Isolation {
+    /// `userns`, or `none` where files are handled but nothing runs.
+    pub rung: &'static str,
+    /// Whether snapshots are overlays.
+    pub overlay: bool,
+    /// Why a stronger rung or driver was refused; empty if none was.
+    pub why: String,
+}
+
+/// A worker, or where no namespace can be had, an engine in this process that does everything but
+/// run steps. Cheap to clone; all clones share one worker.
+#[derive(Clone, Debug)]
+pub struct Worker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    setup: Setup,
+    engine: OnceCell<Engine>,
+    next: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Process { requests: mpsc::Sender<Outgoing>, waiting: Waiting, isolation: Isolation },
+    Here { layers: Arc<LayerStore>, refused: String },
+}
+
+type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
+
+struct Outgoing {
+    message: Numbered<Request>,
+    fds: Vec<OwnedFd>,
+}
+
+/// A step that runs. Dropping it cancels the step.
+#[derive(Debug)]
+pub struct Execution {
+    number: u64,
+    requests: Option<mpsc::Sender<Outgoing>>,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl Worker {
+    /// A worker for the store at `store` (absolute, there already). Nothing is started.
+    pub fn new(store: impl Into<PathBuf>, snapshotter: Snapshotter) -> Self {
+        let setup = Setup { store: store.into(), snapshotter };
+        Self(Arc::new(Inner { setup, engine: OnceCell::new(), next: AtomicU64::new(1) }))
+    }
+
+    /// How steps are held; starts the worker.
+    ///
+    /// # Errors
+    ///
+    /// If the worker cannot be started for a reason other than a missing permission.
+    pub async fn isolation(&self) -> Result<Isolation, Failure> {
+        Ok(match self.engine().await? {
+            Engine::Process { isolation, .. } => isolation.clone(),
+            Engine::Here { refused, .. } => {
+                Isolation { rung: "none", overlay: false, why: refused.clone() }
+            }
+        })
+    }
+
+    /// Unpacks a layer from a stream of blob bytes; yields the bytes of its files.
+    ///
+    /// # Errors
+    ///
+    /// If the stream is not what `diff_id` promises, or the disk refuses.
+    pub async fn unpack(
+        &self,
+        layer: LayerId,
+        stream: OwnedFd,
+        diff_id: DiffId,
+    ) -> Result<u64, Failure> {
+        let request = Request::Unpack { layer, stream: 0, diff_id };
+        match self.request(request, vec![stream]).await? {
+            Answer::Unpacked { size } => Ok(size),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Puts a planned layer on disk. `Root::Fd` numbers index `fds`.
+    ///
+    /// # Errors
+    ///
+    /// If a content cannot be read, or the disk refuses.
+    pub async fn materialise(
+        &self,
+        layer: LayerId,
+        roots: Vec<Root>,
+        contents: Vec<Content>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<(), Failure> {
+        done(&self.request(Request::Materialise { layer, roots, contents }, fds).await?)
+    }
+
+    /// Writes a layer as a blob. `Root::Fd` numbers index `fds`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::materialise`].
+    pub async fn seal(
+        &self,
+        layer: LayerId,
+        planned: (Vec<Root>, Vec<Content>),
+        compression: Compression,
+        clamp_mtime: Option<i64>,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Sealed, Failure> {
+        let (roots, contents) = planned;
+        let request = Request::Seal { layer, roots, contents, compression, clamp_mtime };
+        match self.request(request, fds).await? {
+            Answer::Sealed(sealed) => Ok(sealed),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Digests of files' contents, in the order asked.
+    ///
+    /// # Errors
+    ///
+    /// If one is not a regular file of its layer.
+    pub async fn hash_files(&self, files: Vec<(LayerId, Vec<u8>)>) -> Result<Vec<Digest>, Failure> {
+        match self.request(Request::HashFiles { files }, Vec::new()).await? {
+            Answer::Hashes(hashes) => Ok(hashes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The bytes of one file.
+    ///
+    /// # Errors
+    ///
+    /// If it is not a regular file of the layer, or larger than `limit`.
+    pub async fn read_file(
+        &self,
+        layer: LayerId,
+        path: Vec<u8>,
+        limit: u64,
+    ) -> Result<Vec<u8>, Failure> {
+        match self.request(Request::ReadFile { layer, path, limit }, Vec::new()).await? {
+            Answer::Bytes(bytes) => Ok(bytes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Writes a merged tree below the open directory `dest`.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub async fn export_dir(&self, chain: Chain, dest: OwnedFd) -> Result<(), Failure> {
+        done(&self.request(Request::ExportDir { chain, dest: 0 }, vec![dest]).await?)
+    }
+
+    /// Writes a merged tree as a tar to `dest`.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub async fn export_tar(
+        &self,
+        chain: Chain,
+        dest: OwnedFd,
+        clamp_mtime: Option<i64>,
+    ) -> Result<(), Failure> {
+        let request = Request::ExportTar { chain, dest: 0, clamp_mtime };
+        done(&self.request(request, vec![dest]).await?)
+    }
+
+    /// Removes paths below the store's root, whoever owns them.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be removed.
+    pub async fn remove(&self, paths: Vec<PathBuf>) -> Result<(), Failure> {
+        done(&self.request(Request::Remove { paths }, Vec::new()).await?)
+    }
+
+    /// Starts a step. The descriptor numbers of `request` index `fds`.
+    ///
+    /// # Errors
+    ///
+    /// If nothing can run here; the text says why and what would help.
+    pub async fn exec(
+        &self,
+        request: ExecRequest,
+        fds: Vec<OwnedFd>,
+    ) -> Result<Execution, Failure> {
+        match self.engine().await? {
+            Engine::Process { requests, waiting, .. } => {
+                let number = self.next();
+                let body = Request::Exec(Box::new(request));
+                let answer = send(requests, waiting, Numbered { number, body }, fds)?;
+                Ok(Execution { number, requests: Some(requests.clone()), answer })
+            }
+            Engine::Here { refused, .. } => {
+                let text = format!("RUN cannot be contained here: {refused}");
+                Err(Failure { kind: FailureKind::Host, text })
+            }
+        }
+    }
+
+    /// Asks anything but `Exec`; see [`Self::exec`].
+    ///
+    /// # Errors
+    ///
+    /// As the worker says.
+    pub async fn request(&self, request: Request, fds: Vec<OwnedFd>) -> Result<Answer, Failure> {
+        let answer = match self.engine().await? {
+            Engine::Process { requests, waiting, .. } => {
+                let message = Numbered { number: self.next(), body: request };
+                send(requests, waiting, message, fds)?.await.map_err(|_| lost())?
+            }
+            Engine::Here { layers, .. } => {
+                let layers = Arc::clone(layers);
+                let work = move || serve::answer(&layers, request, &fds);
+                let result = tokio::task::spawn_blocking(work).await;
+                result.map_err(|error| bug(error.to_string()))?.unwrap_or_else(Answer::Failed)
+            }
+        };
+        match answer {
+            Answer::Failed(failure) => Err(failure),
+            answer => Ok(answer),
+        }
+    }
+
+    fn next(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    async fn engine(&self) -> Result<&Engine, Failure> {
+        self.0.engine.get_or_try_init(|| start(self.0.setup.clone())).await
+    }
+}
+
+impl Execution {
+    /// Ends the step and everything it started. Its end is still to be waited for.
+    pub fn cancel(&self) {
+        if let Some(requests) = &self.requests {
+            let body = Request::Cancel { number: self.number };
+            let message = Numbered { number: 0, body };
+            // A worker that is gone has taken the step with it.
+            drop(requests.send(Outgoing { message, fds: Vec::new() }));
+        }
+    }
+
+    /// Waits for the end. May be called again if it was not waited for to the end.
+    ///
+    /// # Errors
+    ///
+    /// If the process could not be started, or its result not be kept.
+    pub async fn wait(&mut self) -> Result<Exited, Failure> {
+        let answer = (&mut self.answer).await.map_err(|_| lost());
+        self.requests = None;
+        match answer? {
+            Answer::Exited { status, usage, layers } => Ok(Exited { status, usage, layers }),
+            Answer::Failed(failure) => Err(failure),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.cancel();
+    }
+}
+
+fn send(
+    requests: &mpsc::Sender<Outgoing>,
+    waiting: &Waiting,
+    message: Numbered<Request>,
+    fds: Vec<OwnedFd>,
+) -> Result<oneshot::Receiver<Answer>, Failure> {
+    let (sender, receiver) = oneshot::channel();
+    match waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        Some(waiting) => waiting.insert(message.number, sender),
+        None => return Err(lost()),
+    };
+    requests.send(Outgoing { message, fds }).map_err(|_| lost())?;
+    Ok(receiver)
+}
+
+/// Starts the worker, or where the host does not allow one, an engine without steps.
+async fn start(setup: Setup) -> Result<Engine, Failure> {
+    let (tell, told) = oneshot::channel();
+    let given = setup.clone();
+    // A thread of its own: the worker dies when the thread that started it does.
+    let work = move || host_worker(&given, tell);
+    std::thread::Builder::new()
+        .name("worker".to_owned())
+        .spawn(work)
+        .map_err(|error| bug(error.to_string()))?;
+    match told.await.map_err(|_| lost())? {
+        Ok(engine) => Ok(engine),
+        Err(LaunchError::Refused(refusal)) => {
+            let key =
+                if rustix::process::geteuid().is_root() { MapKey::root() } else { MapKey::none() };
+            let layers = LayerStore::open(&setup.store, key, Ownership::Recorded, Driver::Plain);
+            let layers = Arc::new(layers.map_err(|error| error.to_failure())?);
+            Ok(Engine::Here { layers, refused: refusal.to_string() })
+        }
+        Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
+            let text = crate::sandbox::init::chain(&error);
+            Err(Failure { kind: FailureKind::Host, text })
+        }
+    }
+}
+
+/// Starts the worker and stays until it has ended.
+fn host_worker(setup: &Setup, tell: oneshot::Sender<Result<Engine, LaunchError>>) {
+    let Launched { mut child, socket, map, overlay, why_plain } = match launch::launch(setup) {
+        Ok(launched) => launched,
+        Err(error) => {
+            drop(tell.send(Err(error)));
+            return;
+        }
+    };
+    let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
+    let (requests, outgoing) = mpsc::channel();
+    let isolation = Isolation { rung: rung(map), overlay, why: why_plain.unwrap_or_default() };
+    let engine = Engine::Process { requests, waiting: Arc::clone(&waiting), isolation };
+    if let Ok(writer) = socket.try_clone() {
+        let written = std::thread::Builder::new()
+            .name("worker-requests".to_owned())
+            .spawn(move || write_requests(&writer, &outgoing));
+        if written.is_ok() && tell.send(Ok(engine)).is_ok() {
+            read_answers(&socket, &waiting);
+        }
+    }
+    // Whoever still waits hears that there will be no answer.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(socket);
+    drop(child.wait());
+}
+
+const fn rung(map: MapName) -> &'static str {
+    match map {
+        MapName::Root | MapName::Range { .. } => "userns",
+    }
+}
+
+/// Sends requests until nobody can ask any more, then closes that direction, which ends the worker.
+fn write_requests(socket: &UnixStream, outgoing: &mpsc::Receiver<Outgoing>) {
+    while let Ok(Outgoing { message, fds }) = outgoing.recv() {
+        let borrowed: Vec<_> = fds.iter().map(OwnedFd::as_fd).collect();
+        if wire::send(socket.as_fd(), &message, &borrowed).is_err() {
+            break;
+        }
+    }
+    drop(socket.shutdown(std::net::Shutdown::Write));
+}
+
+fn read_answers(socket: &UnixStream, waiting: &Waiting) {
+    while let Ok(Some((answer, _))) = wire::receive::<Numbered<Answer>>(socket.as_fd()) {
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waiting.as_mut().and_then(|it| it.remove(&answer.number)) {
+            // Nobody waits any more: the asker was dropped.
+            drop(sender.send(answer.body));
+        }
+    }
+}
+
+/// Opens a file or directory for a request.
+///
+/// # Errors
+///
+/// If it cannot be opened.
+pub fn open(path: &Path) -> Result<OwnedFd, Failure> {
+    File::open(path).map(OwnedFd::from).map_err(|error| Failure {
+        kind: FailureKind::Host,
+        text: format!("cannot open `{}`: {error}", path.display()),
+    })
+}
+
+fn done(answer: &Answer) -> Result<(), Failure> {
+    if matches!(answer, Answer::Done) { Ok(()) } else { Err(unexpected(answer)) }
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    bug(format!("the worker answered something else: {answer:?}"))
+}
+
+fn bug(text: String) -> Failure {
+    Failure { kind: FailureKind::Bug, text }
+}
+
+fn lost() -> Failure {
+    Failure { kind: FailureKind::Host, text: "the worker process ended unexpectedly".to_owned() }
+}

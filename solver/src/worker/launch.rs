@@ -1,0 +1,298 @@
+//! Starting the worker: its process, its user namespace, its id maps.
+//!
+//! ```text
+//!  rbuild                                       rbuild worker (one thread so far)
+//!  spawn, with a socket as standard input ────>
+//!  Setup ─────────────────────────────────────> unshare(NEWUSER)
+//!        <───────────────────────────────────── Unshared, or Refused
+//!  write the maps (or have newuidmap do it)
+//!  Mapped ────────────────────────────────────> become root, own mount namespace, threads
+//!        <───────────────────────────────────── Ready, or Refused
+//!  requests ──────────────────────────────────>
+//! ```
+//!
+//! The thread that spawns the worker must live as long as the worker, which dies with it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use serde::{Deserialize, Serialize};
+
+use super::wire::{self, WireError};
+use crate::sandbox::idmap::{self, Extent};
+use crate::snapshot::{Driver, MapKey};
+
+/// What the worker works on.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Setup {
+    /// Root of the store: absolute, there already.
+    pub store: PathBuf,
+    /// Which snapshots to make.
+    pub snapshotter: Snapshotter,
+}
+
+/// `--snapshotter`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Snapshotter {
+    /// Overlay where the store's file system can hold one, else plain.
+    #[default]
+    Auto,
+    /// Overlay; anything else is an error.
+    Overlay,
+    /// Whole trees by reflink or copy.
+    Plain,
+}
+
+/// From the build process, after the maps are written.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Mapped {
+    /// Which mapping it is: part of directory names in the store.
+    pub key: MapName,
+}
+
+/// A [`MapKey`] as it goes over the wire.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum MapName {
+    /// The host's own ids.
+    Root,
+    /// Ids 1 to `count` are `base` and up.
+    Range {
+        /// First subordinate id.
+        base: u32,
+        /// How many.
+        count: u32,
+    },
+}
+
+impl MapName {
+    /// As the snapshots name it.
+    pub fn key(self) -> MapKey {
+        match self {
+            Self::Root => MapKey::root(),
+            Self::Range { base, count } => MapKey::range(base, count),
+        }
+    }
+}
+
+/// From the worker while it starts.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Boot {
+    /// It is in a user namespace without maps.
+    Unshared,
+    /// It takes requests.
+    Ready {
+        /// The snapshots that it makes.
+        overlay: bool,
+        /// Why not by overlay, where that was to be found out.
+        why_plain: Option<String>,
+    },
+    /// It cannot go on.
+    Refused(Refusal),
+}
+
+/// What the host refused.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Refusal {
+    /// The system call or program, as one would look it up: `unshare(CLONE_NEWUSER)`.
+    pub call: String,
+    /// The system's answer; 0 where the text says it all.
+    pub errno: i32,
+    /// More about it; may be empty.
+    pub detail: String,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}", self.call)?;
+        if self.errno != 0 {
+            write!(out, ": {}", io::Error::from_raw_os_error(self.errno))?;
+        }
+        if !self.detail.is_empty() {
+            write!(out, ": {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl Refusal {
+    /// A refusal of `call` by the kernel.
+    pub fn new(call: impl Into<String>, error: &io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let detail = if errno == 0 { error.to_string() } else { String::new() };
+        Self { call: call.into(), errno, detail }
+    }
+}
+
+/// Why there is no worker.
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    /// The process could not be made.
+    #[error("cannot start the worker process")]
+    Spawn(#[source] io::Error),
+    /// It ended early, or spoke another language.
+    #[error("the worker process ended before it was ready")]
+    Lost(#[source] Option<WireError>),
+    /// The host does not allow what the worker needs.
+    #[error("{0}")]
+    Refused(Refusal),
+}
+
+/// A worker that is ready.
+#[derive(Debug)]
+pub struct Launched {
+    /// Its process.
+    pub child: Child,
+    /// The other end of its standard input.
+    pub socket: UnixStream,
+    /// Which ids it has.
+    pub map: MapName,
+    /// Whether its snapshots are overlays.
+    pub overlay: bool,
+    /// Why not, where that was to be found out.
+    pub why_plain: Option<String>,
+}
+
+/// Starts a worker and waits until it is ready.
+///
+/// # Errors
+///
+/// If the process cannot be made or the host refuses it a namespace or ids.
+pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
+    let (ours, theirs) = UnixStream::pair().map_err(LaunchError::Spawn)?;
+    let mut child = Command::new("/proc/self/exe")
+        .arg("worker")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .spawn()
+        .map_err(LaunchError::Spawn)?;
+    match handshake(setup, &ours, child.id()) {
+        Ok((map, overlay, why_plain)) => {
+            Ok(Launched { child, socket: ours, map, overlay, why_plain })
+        }
+        Err(error) => {
+            // It ends by itself when its socket does; this is sooner.
+            drop(child.kill());
+            drop(child.wait());
+            Err(error)
+        }
+    }
+}
+
+fn handshake(
+    setup: &Setup,
+    socket: &UnixStream,
+    pid: u32,
+) -> Result<(MapName, bool, Option<String>), LaunchError> {
+    let lost = |error: WireError| LaunchError::Lost(Some(error));
+    let answer = || -> Result<Boot, LaunchError> {
+        let got = wire::receive::<Boot>(socket.as_fd()).map_err(lost)?;
+        got.map(|it| it.0).ok_or(LaunchError::Lost(None))
+    };
+    wire::send(socket.as_fd(), setup, &[]).map_err(lost)?;
+    match answer()? {
+        Boot::Unshared => {}
+        Boot::Ready { .. } => return Err(LaunchError::Lost(None)),
+        Boot::Refused(refusal) => return Err(LaunchError::Refused(refusal)),
+    }
+    let key = write_maps(pid).map_err(LaunchError::Refused)?;
+    wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;
+    match answer()? {
+        Boot::Ready { overlay, why_plain } => Ok((key, overlay, why_plain)),
+        Boot::Unshared => Err(LaunchError::Lost(None)),
+        Boot::Refused(refusal) => Err(LaunchError::Refused(refusal)),
+    }
+}
+
+/// Gives the user namespace of process `pid` its ids: all that we have ourselves where we may,
+/// else our own and our subordinate ones.
+fn write_maps(pid: u32) -> Result<MapName, Refusal> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    if uid == 0 && write_directly(pid).is_ok() {
+        return Ok(MapName::Root);
+    }
+    let name = user_name(uid).unwrap_or_default();
+    let file = |path| fs::read_to_string(path).unwrap_or_default();
+    let uids = idmap::subordinate(&file("/etc/subuid"), &name, uid);
+    let gids = idmap::subordinate(&file("/etc/subgid"), &name, uid);
+    let enough = |ranges: &[(u32, u32)]| {
+        ranges.iter().map(|it| u64::from(it.1)).sum::<u64>() >= u64::from(idmap::MIN_RANGE)
+    };
+    for (ranges, path, option) in
+        [(&uids, "/etc/subuid", "--add-subuids"), (&gids, "/etc/subgid", "--add-subgids")]
+    {
+        if !enough(ranges) {
+            let who = if name.is_empty() { uid.to_string() } else { name };
+            return Err(Refusal {
+                call: path.to_owned(),
+                errno: 0,
+                detail: format!(
+                    "no range of {} ids for user {who}: usermod {option} 100000-165535 {who}",
+                    idmap::MIN_RANGE
+                ),
+            });
+        }
+    }
+    let maps = [("newuidmap", idmap::ranges(uid, &uids)), ("newgidmap", idmap::ranges(gid, &gids))];
+    help(pid, &maps)?;
+    let (base, _) = uids[0];
+    let count = uids.iter().map(|it| it.1).sum();
+    Ok(MapName::Range { base, count })
+}
+
+fn write_directly(pid: u32) -> io::Result<()> {
+    for file in ["uid_map", "gid_map"] {
+        let own = fs::read_to_string(format!("/proc/self/{file}"))?;
+        fs::write(format!("/proc/{pid}/{file}"), idmap::text(&idmap::identity(&own)))?;
+    }
+    Ok(())
+}
+
+/// Has newuidmap(1) and newgidmap(1) write the maps, both at once.
+fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
+    let mut running = Vec::new();
+    for (program, map) in maps {
+        let child = Command::new(program)
+            .arg(pid.to_string())
+            .args(idmap::arguments(map))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn();
+        running.push((*program, child));
+    }
+    for (program, child) in running {
+        let output = child.and_then(Child::wait_with_output).map_err(|error| {
+            let mut refusal = Refusal::new(program, &error);
+            if error.kind() == io::ErrorKind::NotFound {
+                refusal = Refusal {
+                    call: program.to_owned(),
+                    errno: 0,
+                    detail: "not installed (Debian package `uidmap`)".to_owned(),
+                };
+            }
+            refusal
+        })?;
+        if !output.status.success() {
+            let detail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(Refusal { call: program.to_owned(), errno: 0, detail });
+        }
+    }
+    Ok(())
+}
+
+/// The name of a user, as `/etc/subuid` may have it.
+fn user_name(uid: u32) -> Option<String> {
+    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
+    Some(user.name)
+}
+
+/// The driver that `overlay` stands for.
+pub const fn driver(overlay: bool) -> Driver {
+    if overlay { Driver::Overlay } else { Driver::Plain }
+}

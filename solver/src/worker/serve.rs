@@ -1,0 +1,253 @@
+//! `rbuild worker`: takes requests until its socket ends, one thread for each.
+//!
+//! It dies with the thread that started it, and everything it started dies with it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustix::mount::MountPropagationFlags;
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::UnshareFlags;
+use serde::{Deserialize, Serialize};
+
+use super::launch::{Boot, Mapped, Refusal, Setup, Snapshotter, driver};
+use super::proto::{Answer, Content, Failure, FailureKind, Request, Root};
+use super::wire::{self, WireError};
+use crate::sandbox::parent::Killer;
+use crate::sandbox::step::Steps;
+use crate::sandbox::sys;
+use crate::snapshot::{LayerStore, Ownership, Source};
+
+/// A request with its number.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Numbered<T> {
+    /// Repeated by the answer.
+    pub number: u64,
+    /// What is asked or answered.
+    pub body: T,
+}
+
+/// The hidden command.
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        // The build process sees the closed socket.
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn start() -> Result<(), WireError> {
+    let socket = sys::take_stdin()?;
+    let Some((setup, _)) = wire::receive::<Setup>(socket.as_fd())? else {
+        return Ok(());
+    };
+    match enter(&setup, &socket) {
+        Ok(Some(worker)) => {
+            let (overlay, why_plain) = (worker.overlay, worker.why_plain.clone());
+            wire::send(socket.as_fd(), &Boot::Ready { overlay, why_plain }, &[])?;
+            let result = worker.serve(&socket);
+            worker.clear();
+            result
+        }
+        Ok(None) => Ok(()),
+        Err(Stop::Wire(error)) => Err(error),
+        Err(Stop::Refused(refusal)) => wire::send(socket.as_fd(), &Boot::Refused(refusal), &[]),
+    }
+}
+
+enum Stop {
+    Wire(WireError),
+    Refused(Refusal),
+}
+
+impl From<WireError> for Stop {
+    fn from(error: WireError) -> Self {
+        Self::Wire(error)
+    }
+}
+
+fn refused<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> Stop {
+    move |error| Stop::Refused(Refusal::new(call, &error.into()))
+}
+
+/// Enters the namespaces; the process has one thread until it returns.
+fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
+    // So that the build process, an ordinary user, may write our maps.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .map_err(refused("prctl(PR_SET_DUMPABLE)"))?;
+    sys::unshare(UnshareFlags::NEWUSER).map_err(refused("unshare(CLONE_NEWUSER)"))?;
+    wire::send(socket.as_fd(), &Boot::Unshared, &[])?;
+    let Some((mapped, _)) = wire::receive::<Mapped>(socket.as_fd())? else {
+        return Ok(None);
+    };
+    // Supplementary groups stay: what only they may read is read here. A step drops them.
+    let gid = nix::unistd::Gid::from_raw(0);
+    nix::unistd::setresgid(gid, gid, gid).map_err(refused("setresgid(0)"))?;
+    let uid = nix::unistd::Uid::from_raw(0);
+    nix::unistd::setresuid(uid, uid, uid).map_err(refused("setresuid(0)"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
+        .map_err(refused("prctl(PR_SET_DUMPABLE)"))?;
+    // After the change of ids, which clears it. If the parent is gone already, the socket ends.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
+    sys::unshare(UnshareFlags::NEWNS).map_err(refused("unshare(CLONE_NEWNS)"))?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", private).map_err(refused("mount(MS_PRIVATE)"))?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+
+    let work = setup.store.join("tmp").join(format!("worker-{}", std::process::id()));
+    let steps = Steps::new(&setup.store, &work).map_err(refused("mkdir(2) in the store"))?;
+    let (overlay, why_plain) = choose(setup.snapshotter, &work)?;
+    let key = mapped.key.key();
+    let layers = LayerStore::open(&setup.store, key, Ownership::Real, driver(overlay));
+    let layers = layers.map_err(|error| {
+        let detail = error.to_failure().text;
+        Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })
+    })?;
+    Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), work, overlay, why_plain }))
+}
+
+/// Whether snapshots are overlays, found out by making one in the store itself.
+fn choose(snapshotter: Snapshotter, work: &Path) -> Result<(bool, Option<String>), Stop> {
+    if snapshotter == Snapshotter::Plain {
+        return Ok((false, None));
+    }
+    match crate::sandbox::overlay_works_in(&work.join("try")) {
+        Ok(()) => Ok((true, None)),
+        Err(error) if snapshotter == Snapshotter::Auto => Ok((false, Some(error))),
+        Err(detail) => {
+            let call = "an overlay in the store".to_owned();
+            Err(Stop::Refused(Refusal { call, errno: 0, detail }))
+        }
+    }
+}
+
+struct Worker {
+    steps: Arc<Steps>,
+    layers: Arc<LayerStore>,
+    work: PathBuf,
+    overlay: bool,
+    why_plain: Option<String>,
+}
+
+impl Worker {
+    /// Answers requests until the socket ends.
+    fn serve(&self, socket: &OwnedFd) -> Result<(), WireError> {
+        let answers = Arc::new(Mutex::new(socket.try_clone()?));
+        let killers: Arc<Mutex<BTreeMap<u64, Killer>>> = Arc::default();
+        while let Some((request, fds)) = wire::receive::<Numbered<Request>>(socket.as_fd())? {
+            let Numbered { number, body } = request;
+            if let Request::Cancel { number } = body {
+                let all = killers.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(killer) = all.get(&number) {
+                    killer.kill();
+                }
+                continue;
+            }
+            let killer = Killer::default();
+            if matches!(body, Request::Exec(_)) {
+                let mut all = killers.lock().unwrap_or_else(PoisonError::into_inner);
+                all.insert(number, killer.clone());
+            }
+            let (steps, layers) = (Arc::clone(&self.steps), Arc::clone(&self.layers));
+            let (answers, killers) = (Arc::clone(&answers), Arc::clone(&killers));
+            let work = move || {
+                let body = match body {
+                    Request::Exec(request) => {
+                        let result = steps.exec(&layers, &request, &fds, &killer);
+                        killers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+                        result
+                    }
+                    other => answer(&layers, other, &fds),
+                };
+                // What the request brought is closed before its sender hears of the end.
+                drop(fds);
+                let body = body.unwrap_or_else(Answer::Failed);
+                let socket = answers.lock().unwrap_or_else(PoisonError::into_inner);
+                // A build process that is gone needs no answer.
+                drop(wire::send(socket.as_fd(), &Numbered { number, body }, &[]));
+            };
+            std::thread::Builder::new().name(format!("request {number}")).spawn(work)?;
+        }
+        Ok(())
+    }
+
+    /// Removes what only this worker used.
+    fn clear(&self) {
+        // What is left is swept by a later run.
+        drop(fs::remove_dir_all(&self.work));
+    }
+}
+
+/// Answers a request that needs no process: layers and files.
+///
+/// # Errors
+///
+/// As the request; `Exec` and `Cancel` are not among them.
+pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<Answer, Failure> {
+    let fd = |index: usize| {
+        let missing =
+            || Failure { kind: FailureKind::Bug, text: "a descriptor is missing".to_owned() };
+        fds.get(index).ok_or_else(missing)
+    };
+    let sources = |roots: Vec<Root>| -> Result<Vec<Source<'_>>, Failure> {
+        roots
+            .into_iter()
+            .map(|root| {
+                Ok(match root {
+                    Root::Fd(index) => Source::Dir(fd(index)?.as_fd()),
+                    Root::Layer(layer) => Source::Layer(layer),
+                    Root::Store(path) => Source::Store(path),
+                })
+            })
+            .collect()
+    };
+    let file = |index| -> Result<fs::File, Failure> {
+        let own = fd(index)?.try_clone();
+        own.map(fs::File::from)
+            .map_err(|error| Failure { kind: FailureKind::Host, text: error.to_string() })
+    };
+    let result = match request {
+        Request::Unpack { layer, stream, diff_id } => {
+            let mut stream = file(stream)?;
+            layers.unpack(&layer, &mut stream, diff_id).map(|size| Answer::Unpacked { size })
+        }
+        Request::Materialise { layer, roots, contents } => {
+            layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
+        }
+        Request::Seal { layer, roots, contents, compression, clamp_mtime } => {
+            let contents: Vec<Content> = contents;
+            layers
+                .seal(&layer, &sources(roots)?, &contents, compression, clamp_mtime)
+                .map(Answer::Sealed)
+        }
+        Request::HashFiles { files } => layers.hash_files(&files).map(Answer::Hashes),
+        Request::ReadFile { layer, path, limit } => {
+            layers.read_file(&layer, &path, limit).map(Answer::Bytes)
+        }
+        Request::ExportDir { chain, dest } => {
+            layers.export_dir(&chain, fd(dest)?.as_fd()).map(|()| Answer::Done)
+        }
+        Request::ExportTar { chain, dest, clamp_mtime } => {
+            let mut out = io::BufWriter::with_capacity(1 << 20, file(dest)?);
+            layers
+                .export_tar(&chain, &mut out, clamp_mtime)
+                .and_then(|()| {
+                    io::Write::flush(&mut out)
+                        .map_err(|source| crate::snapshot::Error::Bug(source.to_string()))
+                })
+                .map(|()| Answer::Done)
+        }
+        Request::Remove { paths } => layers.remove(&paths).map(|()| Answer::Done),
+        Request::Exec(_) | Request::Cancel { .. } => {
+            let text = "a step was asked of a place that runs none".to_owned();
+            return Err(Failure { kind: FailureKind::Bug, text });
+        }
+    };
+    result.map_err(|error| error.to_failure())
+}
