@@ -20,5 +20,6 @@ pub mod media_type;
 pub mod platform;
 pub mod records;
 pub mod reference;
+pub mod registry;
 pub mod temp;
 pub mod verify;

@@ -1,0 +1,671 @@
+//! Where images come from: mirrors, plain HTTP, certificates.
+//!
+//! Two formats are understood, and may be given together: `registries.conf` of the containers
+//! tools (version 2) and the `registry` tables of `buildkitd.toml`. Text becomes [`Hosts`] once;
+//! [`Hosts::endpoints`] then answers, for a name, which hosts to ask in which order. Mirrors of
+//! `buildkitd.toml` come first, then those of `registries.conf`, then the registry itself.
+//!
+//! What neither file says: a registry at `localhost` or a loopback address is spoken to by plain
+//! HTTP, any other by HTTPS only.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::error::{ErrorKind, RegistryError};
+use crate::reference::{Reference, host_of_domain};
+
+/// Largest configuration file that is read, in bytes.
+const MAX_CONFIG_BYTES: u64 = 1 << 20;
+
+/// What to do with image names before asking a registry.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hosts {
+    /// From `buildkitd.toml`, by host.
+    buildkit: BTreeMap<String, BuildkitHost>,
+    /// From `registries.conf`, in order of the file.
+    rules: Vec<Rule>,
+    /// Directories with one directory of certificates per host.
+    certificate_dirs: Vec<PathBuf>,
+    /// `unqualified-search-registries`; recorded, names are always completed with Docker Hub.
+    search: Vec<String>,
+}
+
+/// How TLS connections to a host are made.
+#[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct TlsSettings {
+    /// Accept any certificate.
+    pub insecure: bool,
+    /// Files of further certificate authorities, PEM.
+    pub authorities: Vec<PathBuf>,
+    /// Files of a private key and its certificate, PEM.
+    pub key_pairs: Vec<(PathBuf, PathBuf)>,
+    /// Directories with `*.crt` (authorities) and `*.cert` beside `*.key` (key pairs).
+    pub directories: Vec<PathBuf>,
+}
+
+/// `http` or `https`.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Scheme {
+    /// Plain HTTP.
+    Http,
+    /// HTTP in TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As in an address.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// One place to ask for a repository.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// The registry as people write it (`docker.io`): the key of credentials.
+    pub domain: String,
+    /// Host and port to connect to.
+    pub host: String,
+    /// The repository on that host.
+    pub path: String,
+    /// The registry to name in the `ns` parameter, for mirrors that serve several.
+    pub namespace: Option<String>,
+    /// What to try, in order; at least one.
+    pub schemes: Vec<Scheme>,
+    /// How to make TLS connections.
+    pub tls: TlsSettings,
+}
+
+/// What an image is wanted for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Purpose {
+    /// Mirrors may answer.
+    Pull,
+    /// Only the registry itself will do.
+    Push,
+}
+
+/// Paths of configuration files; a file that does not exist is no fault unless it was named by
+/// the user.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigPaths {
+    /// Named by the user (`$RBUILD_MIRRORS`), in the syntax of `buildkitd.toml`.
+    pub buildkit: Option<PathBuf>,
+    /// Named by the user (`$CONTAINERS_REGISTRIES_CONF`).
+    pub containers: Option<PathBuf>,
+    /// Tried in order where `buildkit` is not given; the first that exists counts.
+    pub buildkit_defaults: Vec<PathBuf>,
+    /// Tried in order where `containers` is not given; the first that exists counts.
+    pub containers_defaults: Vec<PathBuf>,
+    /// `/etc/docker/certs.d` and the like.
+    pub certificate_dirs: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+struct BuildkitHost {
+    #[serde(default)]
+    mirrors: Vec<String>,
+    http: Option<bool>,
+    insecure: Option<bool>,
+    #[serde(default)]
+    ca: Vec<PathBuf>,
+    #[serde(default)]
+    keypair: Vec<KeyPair>,
+    #[serde(default)]
+    tlsconfigdir: Vec<PathBuf>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+struct KeyPair {
+    key: PathBuf,
+    cert: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct BuildkitFile {
+    #[serde(default)]
+    registry: BTreeMap<String, BuildkitHost>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ContainersFile {
+    #[serde(default)]
+    unqualified_search_registries: Vec<String>,
+    #[serde(default)]
+    registry: Vec<ContainersRegistry>,
+    /// Version 1 of the format.
+    registries: Option<toml::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ContainersRegistry {
+    prefix: Option<String>,
+    location: Option<String>,
+    #[serde(default)]
+    insecure: bool,
+    #[serde(default)]
+    blocked: bool,
+    #[serde(default)]
+    mirror_by_digest_only: bool,
+    #[serde(default)]
+    mirror: Vec<ContainersMirror>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ContainersMirror {
+    location: String,
+    #[serde(default)]
+    insecure: bool,
+    pull_from_mirror: Option<PullFrom>,
+}
+
+/// Which names a mirror may answer for.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum PullFrom {
+    All,
+    DigestOnly,
+    TagOnly,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Rule {
+    prefix: String,
+    location: Option<String>,
+    insecure: bool,
+    blocked: bool,
+    mirrors: Vec<Mirror>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Mirror {
+    location: String,
+    insecure: bool,
+    pull: PullFrom,
+}
+
+impl Hosts {
+    /// Reads the files that `paths` name.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be read or is not in its format.
+    pub fn load(paths: &ConfigPaths) -> Result<Self, RegistryError> {
+        let mut hosts =
+            Self { certificate_dirs: paths.certificate_dirs.clone(), ..Self::default() };
+        if let Some((path, text)) = pick(paths.buildkit.as_ref(), &paths.buildkit_defaults)? {
+            hosts.add_buildkit(&text).map_err(|it| at(it, &path))?;
+        }
+        if let Some((path, text)) = pick(paths.containers.as_ref(), &paths.containers_defaults)? {
+            hosts.add_containers(&text).map_err(|it| at(it, &path))?;
+        }
+        Ok(hosts)
+    }
+
+    /// Adds the registries of a `buildkitd.toml`. Its other tables are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// If `text` is not in that format.
+    pub fn add_buildkit(&mut self, text: &str) -> Result<(), RegistryError> {
+        let file: BuildkitFile = toml::from_str(text).map_err(|it| bad_toml(&it))?;
+        self.buildkit.extend(file.registry);
+        Ok(())
+    }
+
+    /// Adds the registries of a `registries.conf`, version 2.
+    ///
+    /// # Errors
+    ///
+    /// If `text` is not in that format.
+    pub fn add_containers(&mut self, text: &str) -> Result<(), RegistryError> {
+        let file: ContainersFile = toml::from_str(text).map_err(|it| bad_toml(&it))?;
+        if file.registries.is_some() {
+            return Err(RegistryError::new(
+                ErrorKind::Config,
+                "table `registries` is version 1 of the format, which is not supported",
+            )
+            .with_hint("write `[[registry]]` tables as in containers-registries.conf(5)"));
+        }
+        for it in file.registry {
+            self.rules.push(rule(it)?);
+        }
+        self.search = file.unqualified_search_registries;
+        Ok(())
+    }
+
+    /// The registries to be searched for short names, as `registries.conf` gives them.
+    pub fn search_registries(&self) -> &[String] {
+        &self.search
+    }
+
+    /// The places to ask for `reference`, in order; at least one.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration blocks the registry.
+    pub fn endpoints(
+        &self,
+        reference: &Reference,
+        purpose: Purpose,
+    ) -> Result<Vec<Endpoint>, RegistryError> {
+        let mut found = Vec::new();
+        let rule = self.rule(reference);
+        if rule.is_some_and(|it| it.blocked) {
+            return Err(RegistryError::new(
+                ErrorKind::Config,
+                format!("registries.conf blocks {}", reference.repository()),
+            ));
+        }
+        if purpose == Purpose::Pull {
+            self.add_mirrors(reference, rule, &mut found);
+        }
+        let name = reference.repository();
+        let moved = rule
+            .filter(|_| purpose == Purpose::Pull)
+            .and_then(|it| relocate(&name, &it.prefix, it.location.as_deref()?));
+        let name = moved.unwrap_or(name);
+        let insecure = rule.is_some_and(|it| it.insecure);
+        found.push(self.endpoint(&name, None, insecure));
+        let mut unique: Vec<Endpoint> = Vec::with_capacity(found.len());
+        for endpoint in found {
+            if !unique.iter().any(|it| (&it.host, &it.path) == (&endpoint.host, &endpoint.path)) {
+                unique.push(endpoint);
+            }
+        }
+        Ok(unique)
+    }
+
+    fn add_mirrors(&self, reference: &Reference, rule: Option<&Rule>, found: &mut Vec<Endpoint>) {
+        let domain = reference.domain();
+        let own = self.buildkit.get(domain).or_else(|| self.buildkit.get(reference.host()));
+        for mirror in own.iter().flat_map(|it| &it.mirrors) {
+            let mirror = strip_scheme(mirror).trim_end_matches('/');
+            let name = format!("{mirror}/{}", reference.path());
+            found.push(self.endpoint(&name, Some(domain.to_owned()), false));
+        }
+        let by_digest = reference.digest().is_some();
+        for mirror in rule.iter().flat_map(|it| &it.mirrors) {
+            let serves = match mirror.pull {
+                PullFrom::All => true,
+                PullFrom::DigestOnly => by_digest,
+                PullFrom::TagOnly => !by_digest,
+            };
+            let prefix = rule.map_or("", |it| it.prefix.as_str());
+            if serves
+                && let Some(name) = relocate(&reference.repository(), prefix, &mirror.location)
+            {
+                found.push(self.endpoint(&name, None, mirror.insecure));
+            }
+        }
+    }
+
+    /// The rule with the longest prefix that fits.
+    fn rule(&self, reference: &Reference) -> Option<&Rule> {
+        let name = reference.repository();
+        self.rules
+            .iter()
+            .filter(|it| matched(&name, &it.prefix).is_some())
+            .max_by_key(|it| it.prefix.len())
+    }
+
+    /// `name` is a host with a path below it.
+    fn endpoint(&self, name: &str, namespace: Option<String>, insecure: bool) -> Endpoint {
+        let (domain, path) = name.split_once('/').unwrap_or((name, ""));
+        let host = host_of_domain(domain);
+        let settings = self.buildkit.get(domain).or_else(|| self.buildkit.get(host));
+        let settings = settings.cloned().unwrap_or_default();
+        let local_rule = self.rules.iter().any(|it| it.insecure && it.prefix == domain);
+        let insecure = settings.insecure.unwrap_or(insecure || local_rule);
+        let schemes = match (settings.http, is_local(host), insecure) {
+            (Some(true), _, false) => vec![Scheme::Http],
+            (Some(true), _, true) => vec![Scheme::Http, Scheme::Https],
+            (Some(false), _, _) => vec![Scheme::Https],
+            (None, true, false) => vec![Scheme::Http],
+            (None, true, true) => vec![Scheme::Http, Scheme::Https],
+            (None, false, true) => vec![Scheme::Https, Scheme::Http],
+            (None, false, false) => vec![Scheme::Https],
+        };
+        let certificates = self.certificate_dirs.iter().map(|it| it.join(domain));
+        Endpoint {
+            domain: domain.to_owned(),
+            host: host.to_owned(),
+            path: path.to_owned(),
+            namespace: namespace.filter(|it| it != domain),
+            schemes,
+            tls: TlsSettings {
+                insecure,
+                authorities: settings.ca,
+                key_pairs: settings.keypair.into_iter().map(|it| (it.key, it.cert)).collect(),
+                directories: settings.tlsconfigdir.into_iter().chain(certificates).collect(),
+            },
+        }
+    }
+}
+
+/// Whether `host`, with or without a port, is this machine.
+pub fn is_local(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or(rest),
+        None => host.split(':').next().unwrap_or(host),
+    };
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+}
+
+fn rule(it: ContainersRegistry) -> Result<Rule, RegistryError> {
+    let clean = |text: String| strip_scheme(&text).trim_end_matches('/').to_owned();
+    let location = it.location.map(clean).filter(|it| !it.is_empty());
+    let prefix = it.prefix.map(clean).filter(|it| !it.is_empty());
+    let Some(prefix) = prefix.or_else(|| location.clone()) else {
+        return Err(RegistryError::new(
+            ErrorKind::Config,
+            "a `[[registry]]` table has neither `prefix` nor `location`",
+        ));
+    };
+    let by_default = if it.mirror_by_digest_only { PullFrom::DigestOnly } else { PullFrom::All };
+    let mirrors = it
+        .mirror
+        .into_iter()
+        .map(|mirror| Mirror {
+            location: clean(mirror.location),
+            insecure: mirror.insecure,
+            pull: mirror.pull_from_mirror.unwrap_or(by_default),
+        })
+        .collect();
+    Ok(Rule { prefix, location, insecure: it.insecure, blocked: it.blocked, mirrors })
+}
+
+/// The part of `name` after `prefix`, which may be a host, a path below one, or `*.domain`.
+fn matched<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    if let Some(suffix) = prefix.strip_prefix('*') {
+        let (host, _) = name.split_once('/')?;
+        let host_name = host.split(':').next().unwrap_or(host);
+        let fits =
+            suffix.starts_with('.') && (host.ends_with(suffix) || host_name.ends_with(suffix));
+        return fits.then(|| &name[host.len()..]);
+    }
+    name.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// `name` with `location` in place of `prefix`.
+fn relocate(name: &str, prefix: &str, location: &str) -> Option<String> {
+    matched(name, prefix).map(|rest| format!("{location}{rest}"))
+}
+
+fn strip_scheme(text: &str) -> &str {
+    text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text)
+}
+
+/// The file named by the user, or else the first default that exists.
+fn pick(
+    named: Option<&PathBuf>,
+    defaults: &[PathBuf],
+) -> Result<Option<(PathBuf, String)>, RegistryError> {
+    if let Some(path) = named {
+        let text = read(path)?.ok_or_else(|| {
+            at(RegistryError::new(ErrorKind::Config, "the file does not exist"), path)
+        })?;
+        return Ok(Some((path.clone(), text)));
+    }
+    for path in defaults {
+        if let Some(text) = read(path)? {
+            return Ok(Some((path.clone(), text)));
+        }
+    }
+    Ok(None)
+}
+
+/// The text of a small file; none if there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<String>, RegistryError> {
+    use std::io::Read as _;
+    let failed = |it| {
+        at(RegistryError::new(ErrorKind::Local, "the file cannot be read").with_source(it), path)
+    };
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(it)
+            if matches!(
+                it.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
+            return Ok(None);
+        }
+        Err(it) => return Err(failed(it)),
+    };
+    let mut text = String::new();
+    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_CONFIG_BYTES {
+        let error = RegistryError::new(
+            ErrorKind::Config,
+            format!("the file has more than {MAX_CONFIG_BYTES} bytes"),
+        );
+        return Err(at(error, path));
+    }
+    Ok(Some(text))
+}
+
+pub(crate) fn at(error: RegistryError, path: &Path) -> RegistryError {
+    error.doing(format!("use configuration {}", path.display()))
+}
+
+fn bad_toml(error: &toml::de::Error) -> RegistryError {
+    RegistryError::new(ErrorKind::Config, error.to_string().trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(buildkit: &str, containers: &str, name: &str, purpose: Purpose, want: &Expect) {
+        let mut hosts = Hosts::default();
+        hosts.add_buildkit(buildkit).unwrap();
+        hosts.add_containers(containers).unwrap();
+        let mut text = String::new();
+        match hosts.endpoints(&name.parse().unwrap(), purpose) {
+            Ok(endpoints) => {
+                for it in endpoints {
+                    let schemes: Vec<_> = it.schemes.iter().map(|it| it.as_str()).collect();
+                    text.push_str(&format!("{} {}/{}", schemes.join("|"), it.host, it.path));
+                    if let Some(namespace) = it.namespace {
+                        text.push_str(&format!(" ns={namespace}"));
+                    }
+                    if it.tls.insecure {
+                        text.push_str(" insecure");
+                    }
+                    text.push('\n');
+                }
+            }
+            Err(error) => text = error.to_string(),
+        }
+        want.assert_eq(&text);
+    }
+
+    #[test]
+    fn without_configuration() {
+        let pull = |name: &str, want: Expect| check("", "", name, Purpose::Pull, &want);
+        pull(
+            "busybox",
+            expect![[r#"
+            https registry-1.docker.io/library/busybox
+        "#]],
+        );
+        pull(
+            "127.0.0.1:5000/a",
+            expect![[r#"
+            http 127.0.0.1:5000/a
+        "#]],
+        );
+        pull(
+            "[::1]:5000/a",
+            expect![[r#"
+            http [::1]:5000/a
+        "#]],
+        );
+        pull(
+            "localhost/a",
+            expect![[r#"
+            http localhost/a
+        "#]],
+        );
+        pull(
+            "10.0.0.1/a",
+            expect![[r#"
+            https 10.0.0.1/a
+        "#]],
+        );
+    }
+
+    const BUILDKIT: &str = r#"
+        debug = true
+        [registry."docker.io"]
+          mirrors = ["127.0.0.1:5040", "mirror.example/hub"]
+        [registry."127.0.0.1:5040"]
+          http = true
+          insecure = true
+        [registry."mirror.example"]
+          ca = ["/ca.pem"]
+          [[registry."mirror.example".keypair]]
+            key = "/k"
+            cert = "/c"
+    "#;
+
+    #[test]
+    fn mirrors_of_buildkit() {
+        check(
+            BUILDKIT,
+            "",
+            "busybox",
+            Purpose::Pull,
+            &expect![[r#"
+            http|https 127.0.0.1:5040/library/busybox ns=docker.io insecure
+            https mirror.example/hub/library/busybox ns=docker.io
+            https registry-1.docker.io/library/busybox
+        "#]],
+        );
+        check(
+            BUILDKIT,
+            "",
+            "busybox",
+            Purpose::Push,
+            &expect![[r#"
+            https registry-1.docker.io/library/busybox
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_moved_registry_of_the_containers_tools() {
+        let containers = r#"
+            unqualified-search-registries = ["docker.io"]
+            short-name-mode = "permissive"
+            [[registry]]
+            location = "127.0.0.1:5040"
+            insecure = true
+            [[registry]]
+            prefix = "docker.io"
+            location = "127.0.0.1:5040"
+            insecure = true
+        "#;
+        check(
+            "",
+            containers,
+            "busybox",
+            Purpose::Pull,
+            &expect![[r#"
+            http|https 127.0.0.1:5040/library/busybox insecure
+        "#]],
+        );
+        check(
+            BUILDKIT,
+            containers,
+            "busybox",
+            Purpose::Pull,
+            &expect![[r#"
+            http|https 127.0.0.1:5040/library/busybox ns=docker.io insecure
+            https mirror.example/hub/library/busybox ns=docker.io
+        "#]],
+        );
+    }
+
+    #[test]
+    fn mirrors_of_the_containers_tools() {
+        let containers = r#"
+            [[registry]]
+            prefix = "*.corp.example"
+            location = "all.corp.example/x"
+            [[registry]]
+            location = "a.corp.example/team"
+            [[registry.mirror]]
+            location = "m1.example/t"
+            insecure = true
+            [[registry.mirror]]
+            location = "m2.example"
+            pull-from-mirror = "digest-only"
+            [[registry]]
+            prefix = "bad.example/sub"
+            blocked = true
+        "#;
+        let check = |name: &str, want: Expect| check("", containers, name, Purpose::Pull, &want);
+        check(
+            "b.corp.example/app",
+            expect![[r#"
+            https all.corp.example/x/app
+        "#]],
+        );
+        check(
+            "a.corp.example/team/app",
+            expect![[r#"
+            https|http m1.example/t/app insecure
+            https a.corp.example/team/app
+        "#]],
+        );
+        let digest = crate::digest::Digest::of(b"");
+        check(
+            &format!("a.corp.example/team/app@{digest}"),
+            expect![[r#"
+            https|http m1.example/t/app insecure
+            https m2.example/app
+            https a.corp.example/team/app
+        "#]],
+        );
+        check(
+            "a.corp.example/teams/app",
+            expect![[r#"
+            https all.corp.example/x/teams/app
+        "#]],
+        );
+        check("bad.example/sub/app", expect!["registries.conf blocks bad.example/sub/app"]);
+        check(
+            "bad.example/submarine",
+            expect![[r#"
+            https bad.example/submarine
+        "#]],
+        );
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_read() {
+        let mut hosts = Hosts::default();
+        let error = hosts.add_containers("[registries.search]\nregistries = []").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "table `registries` is version 1 of the format, which is not supported"
+        );
+        assert!(hosts.add_buildkit("[registry").unwrap_err().to_string().contains("line 1"));
+        assert!(hosts.add_containers("[[registry]]\ninsecure = true").is_err());
+    }
+}
