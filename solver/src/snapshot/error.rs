@@ -3,6 +3,7 @@
 use std::io;
 
 use rbuild_store::digest::DiffId;
+use rbuild_store::error::StoreError;
 
 use crate::worker::proto::{Failure, FailureKind};
 
@@ -63,6 +64,9 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Something exceeds a limit.
     #[error("`{path}` is over the limit: {what} is at most {limit}")]
     Limit {
@@ -95,7 +99,7 @@ impl Error {
     /// The error as it goes over the wire: kind, and the text with its causes.
     pub fn to_failure(&self) -> Failure {
         let kind = match self {
-            Self::Io { .. } | Self::Limit { .. } => FailureKind::Host,
+            Self::Io { .. } | Self::Limit { .. } | Self::Store(_) => FailureKind::Host,
             Self::Stream { .. } | Self::Archive { .. } | Self::Mismatch { .. } => {
                 FailureKind::Remote
             }

@@ -23,18 +23,41 @@
 //!
 //! Deliberately not here: mounting, running, the merged view's symlink resolution, cache records.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::collections::{HashMap, HashSet};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use rbuild_store::digest::{DiffId, Digest};
+use rbuild_store::layout::Layout;
+use rbuild_store::local::Store;
 
-use crate::worker::proto::{Committed, Compression, Content, LayerId, Sealed};
+use crate::worker::proto::LayerId;
 
+mod apply;
+mod commit;
+mod copy;
+mod dir;
 mod error;
+mod export;
+mod files;
+mod grow;
+mod links;
+mod merged;
+mod overlay;
+pub mod owner;
+mod place;
+mod plain;
+mod planned;
+mod prepare;
+mod read;
+mod remove;
+mod scan;
+mod stamps;
+mod sweep;
+mod unpack;
 
 pub use error::Error;
+pub use prepare::Prepared;
 
 /// How a step's tree is put together.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,11 +116,16 @@ impl MapKey {
 /// The layers of a store, as one process sees them. Shared by threads.
 #[derive(Debug)]
 pub struct LayerStore {
-    path: PathBuf,
-    root: OwnedFd,
+    store: Arc<Store>,
     mapkey: MapKey,
     ownership: Ownership,
     driver: Driver,
+    /// The process's umask.
+    umask: u32,
+    /// What has been read of layers.
+    known: Mutex<HashMap<LayerId, Arc<files::Known>>>,
+    /// Layers whose files are known to be on disk.
+    whole: Mutex<HashSet<LayerId>>,
 }
 
 /// What a prepared tree is for.
@@ -107,19 +135,6 @@ pub enum Access {
     Read,
     /// Somebody writes; whether it is kept is decided after.
     Write,
-}
-
-/// A tree that can be mounted, until it is committed or discarded.
-#[derive(Debug)]
-pub struct Prepared {
-    rootfs: Rootfs,
-}
-
-impl Prepared {
-    /// What to mount.
-    pub fn rootfs(&self) -> &Rootfs {
-        &self.rootfs
-    }
 }
 
 /// What to mount to see a tree. All paths are absolute.
@@ -157,191 +172,44 @@ pub enum Source<'a> {
 }
 
 impl LayerStore {
-    /// Opens the layers of the store at `path`, which exists.
+    /// Opens the layers of the store at `path`, in a process whose parent holds the store (see
+    /// [`Store::attach`]).
     ///
     /// # Errors
     ///
-    /// If the directory cannot be opened.
+    /// If it is no store.
     pub fn open(
         path: &Path,
         mapkey: MapKey,
         ownership: Ownership,
         driver: Driver,
     ) -> Result<Self, Error> {
-        use rustix::fs::{Mode, OFlags};
         let shown = path.as_os_str().as_encoded_bytes();
         let path = path.canonicalize().map_err(Error::io("open", shown))?;
-        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
-        let root =
-            rustix::fs::open(&path, flags, Mode::empty()).map_err(Error::io("open", shown))?;
-        Ok(Self { path, root, mapkey, ownership, driver })
+        Ok(Self::of(Arc::new(Store::attach(path)?), mapkey, ownership, driver))
     }
 
-    /// Unpacks a layer from a stream of blob bytes (the compression is detected), and returns the
-    /// bytes of its regular files. A layer that is there already is left as it is, and the stream
-    /// is not read.
-    ///
-    /// # Errors
-    ///
-    /// If the archive is broken, hostile, or does not hash to `diff_id`; if the disk refuses.
-    pub fn unpack(
-        &self,
-        layer: &LayerId,
-        stream: &mut dyn Read,
-        diff_id: DiffId,
-    ) -> Result<u64, Error> {
-        let _ = (layer, stream, diff_id, &self.root, &self.path);
-        Err(Error::Bug("unpack is not there yet".into()))
+    /// The layers of a store that this process holds. Its root must be an absolute path.
+    pub fn of(store: Arc<Store>, mapkey: MapKey, ownership: Ownership, driver: Driver) -> Self {
+        let (known, whole) = (Mutex::default(), Mutex::default());
+        Self { store, mapkey, ownership, driver, umask: umask(), known, whole }
     }
 
-    /// Whether the files of a layer are on disk under this store's id mapping.
-    ///
-    /// # Errors
-    ///
-    /// If the disk refuses to tell.
-    pub fn is_on_disk(&self, layer: &LayerId) -> Result<bool, Error> {
-        let _ = (layer, self.mapkey.mountable());
-        Err(Error::Bug("is_on_disk is not there yet".into()))
+    fn layout(&self) -> &Layout {
+        self.store.layout()
     }
 
-    /// Makes a tree that can be mounted. Layers without files on disk are unpacked from their
-    /// sealed blobs first.
-    ///
-    /// # Errors
-    ///
-    /// If a layer is neither on disk nor sealed, or the disk refuses.
-    pub fn prepare(&self, chain: &[LayerId], access: Access) -> Result<Prepared, Error> {
-        let _ = (chain, access, self.driver);
-        Err(Error::Bug("prepare is not there yet".into()))
+    /// The caller's owner where the host has no other.
+    fn own(&self) -> Option<(u32, u32)> {
+        let own = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        (self.ownership == Ownership::Recorded).then_some(own)
     }
+}
 
-    /// Keeps what was written to a tree as `layer`. The tree must no longer be mounted.
-    ///
-    /// # Errors
-    ///
-    /// If the disk refuses; nothing is kept then.
-    pub fn commit(&self, prepared: Prepared, layer: &LayerId) -> Result<Committed, Error> {
-        let _ = (prepared, layer);
-        Err(Error::Bug("commit is not there yet".into()))
-    }
-
-    /// Throws away what was written to a tree. The tree must no longer be mounted.
-    ///
-    /// # Errors
-    ///
-    /// If the disk refuses.
-    pub fn discard(&self, prepared: Prepared) -> Result<(), Error> {
-        let _ = prepared;
-        Err(Error::Bug("discard is not there yet".into()))
-    }
-
-    /// Puts a planned layer, whose listing is in the store, on disk. One content for each regular
-    /// file of the listing, in its order. A layer that is on disk is left as it is.
-    ///
-    /// # Errors
-    ///
-    /// If a content cannot be read or is not of the size listed; if the disk refuses.
-    pub fn materialise(
-        &self,
-        layer: &LayerId,
-        sources: &[Source<'_>],
-        contents: &[Content],
-    ) -> Result<(), Error> {
-        let _ = (layer, sources, contents, self.ownership);
-        Err(Error::Bug("materialise is not there yet".into()))
-    }
-
-    /// Writes a layer as a blob of the store, from the files on disk or, where `contents` is not
-    /// empty, from the planned contents.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::materialise`].
-    pub fn seal(
-        &self,
-        layer: &LayerId,
-        sources: &[Source<'_>],
-        contents: &[Content],
-        compression: Compression,
-        clamp_mtime: Option<i64>,
-    ) -> Result<Sealed, Error> {
-        let _ = (layer, sources, contents, compression, clamp_mtime);
-        Err(Error::Bug("seal is not there yet".into()))
-    }
-
-    /// Digests of the contents of files, in the order asked.
-    ///
-    /// # Errors
-    ///
-    /// If one is not a regular file of its layer.
-    pub fn hash_files(&self, files: &[(LayerId, Vec<u8>)]) -> Result<Vec<Digest>, Error> {
-        let _ = files;
-        Err(Error::Bug("hash_files is not there yet".into()))
-    }
-
-    /// The bytes of a regular file of a layer. No symbolic link is followed.
-    ///
-    /// # Errors
-    ///
-    /// If it is not a regular file, or larger than `limit` bytes.
-    pub fn read_file(&self, layer: &LayerId, path: &[u8], limit: u64) -> Result<Vec<u8>, Error> {
-        let _ = (layer, path, limit);
-        Err(Error::Bug("read_file is not there yet".into()))
-    }
-
-    /// Opens a regular file of a layer for reading. No symbolic link is followed.
-    ///
-    /// # Errors
-    ///
-    /// If it is not a regular file.
-    pub fn open_file(&self, layer: &LayerId, path: &[u8]) -> Result<File, Error> {
-        let _ = (layer, path);
-        Err(Error::Bug("open_file is not there yet".into()))
-    }
-
-    /// Writes a merged tree below `dest` as the caller's own files.
-    ///
-    /// # Errors
-    ///
-    /// If the disk refuses.
-    pub fn export_dir(&self, chain: &[LayerId], dest: BorrowedFd<'_>) -> Result<(), Error> {
-        let _ = (chain, dest);
-        Err(Error::Bug("export_dir is not there yet".into()))
-    }
-
-    /// Writes a merged tree as a tar.
-    ///
-    /// # Errors
-    ///
-    /// If a file cannot be read or `out` not be written.
-    pub fn export_tar(
-        &self,
-        chain: &[LayerId],
-        out: &mut dyn Write,
-        clamp_mtime: Option<i64>,
-    ) -> Result<(), Error> {
-        let _ = (chain, out, clamp_mtime);
-        Err(Error::Bug("export_tar is not there yet".into()))
-    }
-
-    /// Removes files and directories of the store, given below its root; what is not there is
-    /// no error.
-    ///
-    /// # Errors
-    ///
-    /// If one cannot be removed or lies outside of the store.
-    pub fn remove(&self, paths: &[PathBuf]) -> Result<(), Error> {
-        let _ = paths;
-        Err(Error::Bug("remove is not there yet".into()))
-    }
-
-    /// Bytes on disk (allocated blocks) of files and directories of the store.
-    ///
-    /// # Errors
-    ///
-    /// If the disk refuses to tell.
-    pub fn size(&self, paths: &[PathBuf]) -> Result<u64, Error> {
-        let _ = paths;
-        Err(Error::Bug("size is not there yet".into()))
-    }
+/// The process's umask, which cannot be read without changing it but here; all bits where the host
+/// does not say, so that every mode is set twice.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    value.and_then(|it| u32::from_str_radix(it.trim(), 8).ok()).unwrap_or(0o777)
 }

@@ -1,0 +1,416 @@
+//! Applies the entries of a layer archive to an empty directory, and collects the listing.
+//!
+//! Archives are hostile. Every name is taken apart before it is used, directories are entered
+//! without following links, and what the layer itself has put in the way decides what happens:
+//! a link of the same layer in the middle of a path is followed *within the layer* by rewriting the
+//! path, as container engines do; anything else that is no directory is an error.
+//!
+//! An archive may name a path twice, white out what it also adds, or come in any order: the later
+//! entry wins, a whiteout never removes what the layer itself adds, and the listing is sorted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rustix::fs::AtFlags;
+use rustix::io::Errno;
+
+use super::dir::{self, Cursor, MAX_DEPTH, Obstacle, open_beneath, split};
+use super::error::{Error, show};
+use super::grow::finish_dirs;
+use super::links;
+use super::merged::{PathKey, join};
+use super::owner::Table;
+use super::place::Placer;
+use super::remove::remove_tree;
+
+/// Most entries of a layer.
+const MAX_ENTRIES: usize = 8_000_000;
+
+/// Longest path, and longest target of a link, as Linux has it.
+const MAX_PATH_BYTES: usize = 4095;
+
+/// Longest name in a directory, as Linux has it.
+const MAX_NAME_BYTES: usize = 255;
+
+/// Links of the layer itself that are followed on the way to one entry (as `MAXSYMLINKS`).
+const MAX_LINKS_FOLLOWED: usize = 40;
+
+/// What starts the name of a whiteout (OCI image-spec, layer.md).
+const WHITEOUT_PREFIX: &[u8] = b".wh.";
+
+/// The name of an opaque whiteout.
+const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
+
+/// What starts the names of marks that AUFS kept for itself.
+const AUFS_PREFIX: &[u8] = b".wh..wh.";
+
+/// A layer that is being applied.
+#[derive(Debug)]
+pub(crate) struct Applier<'fd> {
+    root: BorrowedFd<'fd>,
+    placer: Placer,
+    cursor: Cursor<'fd>,
+    entries: BTreeMap<PathKey, Entry>,
+    /// Directories on disk that no entry describes (yet).
+    implied: BTreeSet<Vec<u8>>,
+    /// Directories that hide what is below, whether or not an entry describes them.
+    opaque: BTreeMap<Vec<u8>, Timestamp>,
+    has_links: bool,
+    owners: Table,
+    size: u64,
+    buffer: Vec<u8>,
+}
+
+/// An applied layer.
+#[derive(Debug)]
+pub(crate) struct Applied {
+    /// In listing order.
+    pub(crate) listing: Vec<Entry>,
+    /// What the inodes could not carry.
+    pub(crate) owners: Table,
+    /// Bytes of the regular files.
+    pub(crate) size: u64,
+}
+
+/// Bytes of content moved at once.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+impl<'fd> Applier<'fd> {
+    /// Starts with the empty directory `root`.
+    pub(crate) fn new(root: BorrowedFd<'fd>, placer: Placer) -> Self {
+        Self {
+            root,
+            placer,
+            cursor: Cursor::new(root),
+            entries: BTreeMap::new(),
+            implied: BTreeSet::new(),
+            opaque: BTreeMap::new(),
+            has_links: false,
+            owners: Table::default(),
+            size: 0,
+            buffer: vec![0; BUFFER_BYTES],
+        }
+    }
+
+    /// Applies one entry, whose path is as the archive has it; whiteouts have their archive names.
+    ///
+    /// # Errors
+    ///
+    /// If the entry is hostile or the disk refuses.
+    pub(crate) fn entry(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<(), Error> {
+        if self.entries.len() >= MAX_ENTRIES {
+            let (path, limit) = (show(&entry.path), MAX_ENTRIES as u64);
+            return Err(Error::Limit { path, what: "the number of entries of a layer", limit });
+        }
+        entry.path = clean(&entry.path)?;
+        self.follow_own_links(&mut entry.path)?;
+        let (parent, name) = split(&entry.path);
+        if name == OPAQUE_NAME {
+            self.opaque.insert(parent.to_vec(), entry.mtime);
+            return self.enter(&parent.to_vec());
+        }
+        if name.starts_with(AUFS_PREFIX) {
+            return Ok(());
+        }
+        if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
+            if !dir::is_plain(hidden) {
+                return Err(Error::archive(&entry.path, "whites out something that is no name"));
+            }
+            let path = join(parent, hidden);
+            return self.white_out(path);
+        }
+        if entry.is_dir() {
+            return self.directory(entry);
+        }
+        if entry.path.is_empty() {
+            return Err(Error::archive(&entry.path, "is the root, but no directory"));
+        }
+        self.make_room(&entry.path)?;
+        self.inode(entry, content)
+    }
+
+    /// Completes directories and returns the listing.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub(crate) fn finish(mut self) -> Result<Applied, Error> {
+        for (path, mtime) in std::mem::take(&mut self.opaque) {
+            let key = PathKey(path);
+            if let Some(Entry { kind: Kind::Dir { opaque }, .. }) = self.entries.get_mut(&key) {
+                *opaque = true;
+            } else {
+                let mut entry = Entry::dir(&key.0[..], mtime);
+                entry.kind = Kind::Dir { opaque: true };
+                self.implied.remove(&key.0);
+                self.entries.insert(key, entry);
+            }
+        }
+        if self.has_links {
+            links::settle(&mut self.entries);
+        }
+        let implied: Vec<Entry> =
+            self.implied.iter().map(|it| Entry::dir(&it[..], Timestamp::default())).collect();
+        finish_dirs(self.root, self.placer, implied.iter())?;
+        let listing: Vec<Entry> = self.entries.into_values().collect();
+        let default = Entry::dir(Vec::new(), Timestamp::default());
+        if listing.first().is_none_or(|first| !first.path.is_empty()) {
+            finish_dirs(self.root, self.placer, std::iter::once(&default))?;
+        }
+        finish_dirs(self.root, self.placer, listing.iter())?;
+        Ok(Applied { listing, owners: self.owners, size: self.size })
+    }
+
+    /// Rewrites a path that leads through a symbolic link of this layer.
+    fn follow_own_links(&mut self, path: &mut Vec<u8>) -> Result<(), Error> {
+        for _ in 0..MAX_LINKS_FOLLOWED {
+            let (parent, _) = split(path);
+            let link = match self.cursor.enter(parent) {
+                Err(Obstacle::Refused(link, Errno::LOOP | Errno::NOTDIR)) => link,
+                Ok(_) | Err(_) => return Ok(()),
+            };
+            let Some(Kind::Symlink { target }) = self.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
+            else {
+                return Ok(());
+            };
+            let rest = path[link.len() + 1..].to_vec();
+            *path = clean(&links::resolve(&link, target, &rest))?;
+        }
+        Err(Error::archive(&*path, "leads through too many symbolic links"))
+    }
+
+    /// Enters a directory, making what is missing of it.
+    fn enter(&mut self, path: &[u8]) -> Result<(), Error> {
+        loop {
+            let missing = match self.cursor.enter(path) {
+                Ok(_) => return Ok(()),
+                Err(Obstacle::Missing(missing)) => missing,
+                Err(Obstacle::Refused(at, errno)) => {
+                    if self.is_whiteout(&at) {
+                        self.directory_over_whiteout(&at)?;
+                        continue;
+                    }
+                    return Err(match errno {
+                        Errno::LOOP | Errno::NOTDIR => {
+                            Error::archive(path, "is below something that is no directory")
+                        }
+                        errno => Error::io("open", at)(errno),
+                    });
+                }
+                Err(Obstacle::TooDeep(path)) => {
+                    let (path, limit) = (show(path), MAX_DEPTH as u64);
+                    return Err(Error::Limit { path, what: "depth of directories", limit });
+                }
+            };
+            if self.is_whiteout(&missing) {
+                self.directory_over_whiteout(&missing)?;
+                continue;
+            }
+            self.make_dir(&missing, &Entry::dir(&missing[..], Timestamp::default()))?;
+            self.implied.insert(missing);
+        }
+    }
+
+    fn is_whiteout(&self, path: &[u8]) -> bool {
+        let key = PathKey(path.to_vec());
+        self.entries.get(&key).is_some_and(|it| it.kind == Kind::Whiteout)
+    }
+
+    /// The layer hides a path and then has something below it: a directory that hides.
+    fn directory_over_whiteout(&mut self, path: &[u8]) -> Result<(), Error> {
+        let mut entry = Entry::dir(path, Timestamp::default());
+        entry.kind = Kind::Dir { opaque: true };
+        self.directory(entry)
+    }
+
+    fn directory(&mut self, mut entry: Entry) -> Result<(), Error> {
+        let path = entry.path.clone();
+        let key = PathKey(path.clone());
+        match self.entries.get(&key).map(|it| &it.kind) {
+            Some(Kind::Dir { opaque }) => {
+                let opaque = *opaque || matches!(entry.kind, Kind::Dir { opaque: true });
+                entry.kind = Kind::Dir { opaque };
+            }
+            Some(_) => {
+                // What was here hid whatever is below, and so must the directory.
+                self.make_room(&path)?;
+                entry.kind = Kind::Dir { opaque: true };
+                self.make_dir(&path, &entry)?;
+            }
+            None if path.is_empty() || self.implied.remove(&path) => {}
+            None => self.make_dir(&path, &entry)?,
+        }
+        self.entries.insert(key, entry);
+        Ok(())
+    }
+
+    fn make_dir(&mut self, path: &[u8], entry: &Entry) -> Result<(), Error> {
+        let (parent, name) = split(path);
+        check_name(path, name)?;
+        self.enter(parent)?;
+        let result = self.placer.make_dir(self.cursor.fd(), name, entry);
+        result.map_err(Error::io("create", path))
+    }
+
+    fn white_out(&mut self, path: Vec<u8>) -> Result<(), Error> {
+        if self.implied.contains(&path) {
+            let mut entry = Entry::dir(&path[..], Timestamp::default());
+            entry.kind = Kind::Dir { opaque: true };
+            return self.directory(entry);
+        }
+        match self.entries.get_mut(&PathKey(path.clone())).map(|it| &mut it.kind) {
+            Some(Kind::Dir { opaque }) => *opaque = true,
+            // The layer has something of its own here, which hides as well.
+            Some(_) => {}
+            None => return self.inode(super::commit::whiteout(&path), &mut std::io::empty()),
+        }
+        Ok(())
+    }
+
+    /// Removes what this layer has at `path`.
+    fn make_room(&mut self, path: &[u8]) -> Result<(), Error> {
+        let key = PathKey(path.to_vec());
+        let old = self.entries.remove(&key);
+        let is_dir = self.implied.remove(path) || old.as_ref().is_some_and(Entry::is_dir);
+        if old.is_none() && !is_dir {
+            return Ok(());
+        }
+        if is_dir {
+            self.cursor.forget(path);
+            let below: Vec<PathKey> = links::below(&self.entries, path);
+            let gone: Vec<Entry> = below.iter().filter_map(|it| self.entries.remove(it)).collect();
+            self.implied.retain(|it| !dir::starts_with_dir(it, path));
+            self.opaque.retain(|it, _| !dir::starts_with_dir(it, path));
+            gone.into_iter().for_each(|it| self.detach(it));
+        }
+        if let Some(old) = old {
+            self.detach(old);
+        }
+        let (parent, name) = split(path);
+        self.enter(parent)?;
+        remove_tree(self.cursor.fd(), name)
+    }
+
+    /// An entry is gone: other names of its inode stay what they are.
+    fn detach(&mut self, gone: Entry) {
+        if self.has_links {
+            links::detach(&mut self.entries, gone);
+        }
+    }
+
+    fn inode(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<(), Error> {
+        let path = entry.path.clone();
+        let (parent, name) = split(&path);
+        check_name(&path, name)?;
+        if let Kind::Hardlink { target } = &entry.kind {
+            let target = clean(target)?;
+            return self.hard_link(entry, target);
+        }
+        self.enter(parent)?;
+        let dir = self.cursor.fd();
+        if let Kind::File { size, .. } = &mut entry.kind {
+            let mut file = self
+                .placer
+                .create_file(dir, name, &entry_for_mode(entry.mode))
+                .map_err(Error::io("create", &path))?;
+            *size = copy(content, &mut file, &mut self.buffer, &path)?;
+            self.size += *size;
+            self.placer.finish_file(&file, &entry).map_err(Error::io("write", &path))?;
+        } else {
+            self.placer
+                .make_other(dir, name, &entry, &mut self.owners)
+                .map_err(Error::io("create", &path))?;
+        }
+        self.entries.insert(PathKey(path), entry);
+        Ok(())
+    }
+
+    fn hard_link(&mut self, mut entry: Entry, mut target: Vec<u8>) -> Result<(), Error> {
+        self.follow_own_links(&mut target)?;
+        let path = entry.path.clone();
+        let Some(first) = self.entries.get(&PathKey(target.clone())) else {
+            return Err(Error::archive(&path, "links to something that is not in its layer"));
+        };
+        if first.is_dir() || first.kind == Kind::Whiteout {
+            return Err(Error::archive(&path, "links to something that is no file"));
+        }
+        let inode = match &first.kind {
+            Kind::Hardlink { target } => target.clone(),
+            _ => target.clone(),
+        };
+        // What an archive says of the link's metadata is a copy: the inode has one.
+        entry = Entry { path: entry.path, kind: Kind::Hardlink { target: inode }, ..first.clone() };
+        let (target_parent, target_name) = split(&target);
+        let from = open_beneath(self.root, target_parent, dir::DIR_FLAGS)
+            .map_err(Error::io("open", target_parent))?;
+        let (parent, name) = split(&path);
+        self.enter(parent)?;
+        rustix::fs::linkat(from.as_fd(), target_name, self.cursor.fd(), name, AtFlags::empty())
+            .map_err(Error::io("link", &path))?;
+        self.has_links = true;
+        self.entries.insert(PathKey(path), entry);
+        Ok(())
+    }
+}
+
+/// Only the mode counts when a file is created.
+fn entry_for_mode(mode: u32) -> Entry {
+    Entry { kind: Kind::Fifo, mode, ..Entry::dir(Vec::new(), Timestamp::default()) }
+}
+
+fn copy(
+    content: &mut dyn Read,
+    file: &mut std::fs::File,
+    buffer: &mut [u8],
+    path: &[u8],
+) -> Result<u64, Error> {
+    let mut size = 0;
+    loop {
+        // Fill the buffer: large writes, and one for a small file.
+        let mut length = 0;
+        while length < buffer.len() {
+            match content.read(&mut buffer[length..]) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(Error::Stream { layer: show(path), source }),
+            }
+        }
+        if length == 0 {
+            return Ok(size);
+        }
+        file.write_all(&buffer[..length]).map_err(Error::io("write", path))?;
+        size += length as u64;
+        if length < buffer.len() {
+            return Ok(size);
+        }
+    }
+}
+
+/// Brings an archive's path into listing form.
+fn clean(path: &[u8]) -> Result<Vec<u8>, Error> {
+    if path.len() > MAX_PATH_BYTES {
+        return Err(Error::archive(path, "has too long a path"));
+    }
+    if path.contains(&0) {
+        return Err(Error::archive(path, "has a zero byte in its path"));
+    }
+    let mut clean = Vec::with_capacity(path.len());
+    for name in path.split(|&byte| byte == b'/') {
+        match name {
+            b"" | b"." => {}
+            b".." => return Err(Error::archive(path, "leads out of the directory above it")),
+            name => clean = join(&clean, name),
+        }
+    }
+    Ok(clean)
+}
+
+fn check_name(path: &[u8], name: &[u8]) -> Result<(), Error> {
+    if name.len() > MAX_NAME_BYTES {
+        return Err(Error::archive(path, "has too long a name"));
+    }
+    Ok(())
+}

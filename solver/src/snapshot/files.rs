@@ -1,0 +1,347 @@
+//! Where layers are in the store, and how they get there.
+//!
+//! Beside `listing` and `fs-<mapkey>` a layer's directory can hold `owners-<mapkey>` (see
+//! [`super::owner`]), `sealed` (the blob that was made of it), and `boot-<mapkey>`: the boot during
+//! which its files were last known to be whole. Files are not synced when they are written. When
+//! the machine has been started again since, the sizes of all files are compared with the listing
+//! once; a layer that a power failure has torn is set aside, and comes from its blob again.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use rbuild_store::entry::{Entry, Kind};
+use rustix::io::Errno;
+
+use super::dir::{self, Cursor, split, stat};
+use super::error::{Error, show};
+use super::grow::implied;
+use super::merged::Layers;
+use super::owner::Table;
+use super::remove::remove_tree;
+use super::LayerStore;
+use crate::tree::listing;
+use crate::worker::proto::{LayerId, Sealed};
+
+/// Largest listing that is read.
+const MAX_LISTING_BYTES: u64 = 4 << 30;
+
+/// Largest of the small files beside it.
+const MAX_SMALL_BYTES: u64 = 64 << 20;
+
+/// Names the running boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What is known of a layer: read once by a process.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) listing: Arc<Vec<Entry>>,
+    /// Directories that the layer needs but does not describe, parents first.
+    pub(crate) implied: Vec<Vec<u8>>,
+}
+
+impl Known {
+    fn new(listing: Vec<Entry>) -> Self {
+        let implied = implied(listing.iter());
+        Self { listing: Arc::new(listing), implied }
+    }
+}
+
+/// A directory for unfinished work; removed with all that is in it unless it has been moved.
+#[derive(Debug)]
+pub(crate) struct WorkDir {
+    pub(crate) path: PathBuf,
+    pub(crate) dir: OwnedFd,
+}
+
+impl WorkDir {
+    /// Makes a directory in it and opens it.
+    pub(crate) fn make(&self, name: &str) -> Result<OwnedFd, Error> {
+        make_dir(self.dir.as_fd(), name)
+    }
+
+    /// Writes a file in it.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.join(name);
+        fs::write(&path, bytes).map_err(Error::io("write", path.as_os_str().as_encoded_bytes()))
+    }
+}
+
+impl WorkDir {
+    /// Removes the directory with all that is in it.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that cannot be removed.
+    pub(crate) fn remove(self) -> Result<(), Error> {
+        self.remove_all()
+    }
+
+    fn remove_all(&self) -> Result<(), Error> {
+        let (Some(parent), Some(name)) = (self.path.parent(), self.path.file_name()) else {
+            return Ok(());
+        };
+        remove_tree(open_path(parent)?.as_fd(), name.as_encoded_bytes())
+    }
+}
+
+impl Drop for WorkDir {
+    fn drop(&mut self) {
+        // What cannot be removed now the next run sweeps.
+        drop(self.remove_all());
+    }
+}
+
+/// Makes a directory that only its owner can list, whatever the umask, and opens it.
+pub(crate) fn make_dir(parent: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<OwnedFd, Error> {
+    let mode = rustix::fs::Mode::RWXU;
+    rustix::fs::mkdirat(parent, name, mode).map_err(Error::io("create", name))?;
+    dir::open_dir(parent, name.as_bytes()).map_err(Error::io("open", name))
+}
+
+impl LayerStore {
+    /// What is known of a layer that is in the store.
+    pub(crate) fn known(&self, layer: &LayerId) -> Result<Arc<Known>, Error> {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(layer) {
+            return Ok(Arc::clone(known));
+        }
+        let path = self.layout().layer_listing(&layer.0)?;
+        let bytes = self.read_small(&path, MAX_LISTING_BYTES)?.ok_or_else(|| Error::Missing {
+            layer: layer.0.clone(),
+            what: "it has no listing",
+        })?;
+        let listing = listing::decode(&bytes).map_err(|error| Error::Damaged {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        })?;
+        let known = Arc::new(Known::new(listing));
+        all.insert(layer.clone(), Arc::clone(&known));
+        Ok(known)
+    }
+
+    /// The listings of a chain.
+    pub(crate) fn layers(&self, chain: &[LayerId]) -> Result<Layers, Error> {
+        chain.iter().map(|it| Ok(Arc::clone(&self.known(it)?.listing))).collect::<Result<_, _>>().map(Layers)
+    }
+
+    /// The listing of a layer, in its order.
+    ///
+    /// # Errors
+    ///
+    /// If the layer is not in the store.
+    pub fn listing(&self, layer: &LayerId) -> Result<Arc<Vec<Entry>>, Error> {
+        Ok(Arc::clone(&self.known(layer)?.listing))
+    }
+
+    /// Directory of a layer's files.
+    pub(crate) fn fs_path(&self, layer: &LayerId) -> Result<PathBuf, Error> {
+        Ok(self.layout().layer_files(&layer.0, self.mapkey.as_str())?)
+    }
+
+    /// The same, open.
+    pub(crate) fn open_fs(&self, layer: &LayerId) -> Result<OwnedFd, Error> {
+        open_path(&self.fs_path(layer)?)
+    }
+
+    /// A directory of this process for unfinished work.
+    pub(crate) fn work_dir(&self, what: &str) -> Result<WorkDir, Error> {
+        let path = self.store.temp().path(what)?;
+        let shown = path.as_os_str().as_encoded_bytes();
+        fs::create_dir(&path).map_err(Error::io("create", shown))?;
+        let dir = open_path(&path)?;
+        Ok(WorkDir { path, dir })
+    }
+
+    /// Whether the files of a layer are on disk under this store's id mapping, and whole.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses to tell.
+    pub fn is_on_disk(&self, layer: &LayerId) -> Result<bool, Error> {
+        if self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(layer) {
+            return Ok(true);
+        }
+        let Some(fs_dir) = found(self.open_fs(layer))? else { return Ok(false) };
+        let marker = self.marker(layer)?;
+        let written = self.read_small(&marker, MAX_SMALL_BYTES)?;
+        let boot = boot_id();
+        if written.as_deref() != Some(boot.as_bytes()) {
+            if !self.is_whole(layer, &fs_dir)? {
+                return self.set_aside(layer).map(|()| false);
+            }
+            // Only a hint: where it cannot be written the sizes are compared again next time.
+            drop(fs::write(&marker, boot));
+        }
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
+        Ok(true)
+    }
+
+    fn marker(&self, layer: &LayerId) -> Result<PathBuf, Error> {
+        Ok(self.layout().layer(&layer.0)?.join(format!("boot-{}", self.mapkey.as_str())))
+    }
+
+    fn owners_path(&self, layer: &LayerId) -> Result<PathBuf, Error> {
+        Ok(self.layout().layer(&layer.0)?.join(format!("owners-{}", self.mapkey.as_str())))
+    }
+
+    /// Whether all regular files have the size that the listing says.
+    fn is_whole(&self, layer: &LayerId, fs_dir: &OwnedFd) -> Result<bool, Error> {
+        let known = self.known(layer)?;
+        let mut cursor = Cursor::new(fs_dir.as_fd());
+        for entry in known.listing.iter() {
+            let Kind::File { size, .. } = entry.kind else { continue };
+            let (parent, name) = split(&entry.path);
+            let Ok(dir) = cursor.enter(parent) else { return Ok(false) };
+            if !stat(dir, name).is_ok_and(|it| it.stx_size == size) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Moves a layer's files away for the next sweep.
+    fn set_aside(&self, layer: &LayerId) -> Result<(), Error> {
+        let work = self.work_dir("torn")?;
+        let from = self.fs_path(layer)?;
+        fs::rename(&from, work.path.join("fs"))
+            .map_err(Error::io("move away", from.as_os_str().as_encoded_bytes()))
+    }
+
+    /// Sees to it that the files of a layer are on disk, from its sealed blob if need be.
+    pub(crate) fn require(&self, layer: &LayerId) -> Result<(), Error> {
+        if self.is_on_disk(layer)? {
+            return Ok(());
+        }
+        let missing = |what| Error::Missing { layer: layer.0.clone(), what };
+        let sealed = self.sealed(layer)?.ok_or_else(|| missing("it has no files on disk"))?;
+        let (mut blob, _) = self
+            .store
+            .blobs()
+            .open_any(&sealed.blob)?
+            .ok_or_else(|| missing("its blob is gone"))?;
+        self.unpack(layer, &mut blob, sealed.diff_id).map(drop)
+    }
+
+    /// The blob that was made of a layer, if it was.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses to tell.
+    pub fn sealed(&self, layer: &LayerId) -> Result<Option<Sealed>, Error> {
+        let path = self.layout().layer(&layer.0)?.join("sealed");
+        let bytes = self.read_small(&path, MAX_SMALL_BYTES)?;
+        Ok(bytes.and_then(|it| serde_json::from_slice(&it).ok()))
+    }
+
+    /// Remembers the blob that a layer is.
+    pub(crate) fn remember_sealed(&self, layer: &LayerId, sealed: &Sealed) -> Result<(), Error> {
+        let text = serde_json::to_vec(sealed).map_err(|it| Error::Bug(it.to_string()))?;
+        let work = self.work_dir("sealed")?;
+        work.write("sealed", &text)?;
+        let to = self.layout().layer(&layer.0)?.join("sealed");
+        fs::rename(work.path.join("sealed"), &to)
+            .map_err(Error::io("create", to.as_os_str().as_encoded_bytes()))
+    }
+
+    /// What is recorded about inodes of a layer that cannot carry an attribute.
+    pub(crate) fn owners(&self, path: &Path) -> Result<Table, Error> {
+        let Some(bytes) = self.read_small(path, MAX_SMALL_BYTES)? else {
+            return Ok(Table::default());
+        };
+        Table::parse(&bytes).ok_or_else(|| Error::Damaged {
+            path: path.display().to_string(),
+            why: "it is not a table of owners".to_owned(),
+        })
+    }
+
+    /// Lets a layer appear: the directory `fs` of `work` becomes its files. Does nothing if another
+    /// process was faster.
+    pub(crate) fn publish(
+        &self,
+        layer: &LayerId,
+        work: &WorkDir,
+        listing: Vec<Entry>,
+        owners: &Table,
+    ) -> Result<(), Error> {
+        let key = self.mapkey.as_str();
+        let layer_dir = self.layout().layer(&layer.0)?;
+        let shown = layer_dir.as_os_str().as_encoded_bytes();
+        drop(work.make("layer")?);
+        let new = work.path.join("layer");
+        let rename = |from: PathBuf, to: PathBuf| {
+            fs::rename(&from, &to).map_err(Error::io("create", to.as_os_str().as_encoded_bytes()))
+        };
+        work.write("layer/listing", &listing::encode(&listing))?;
+        work.write(&format!("layer/boot-{key}"), boot_id().as_bytes())?;
+        if !owners.is_empty() {
+            work.write(&format!("layer/owners-{key}"), &owners.to_bytes())?;
+        }
+        rename(work.path.join("fs"), new.join(format!("fs-{key}")))?;
+        match fs::rename(&new, &layer_dir) {
+            Ok(()) => {}
+            Err(error) if is_taken(&error) => {
+                // The listing, or files of another mapping, are there: add what is missing.
+                for name in [format!("owners-{key}"), format!("boot-{key}")] {
+                    drop(fs::rename(new.join(&name), layer_dir.join(&name)));
+                }
+                if !layer_dir.join("listing").exists() {
+                    rename(new.join("listing"), layer_dir.join("listing"))?;
+                }
+                let name = format!("fs-{key}");
+                match fs::rename(new.join(&name), layer_dir.join(&name)) {
+                    Err(error) if !is_taken(&error) => return Err(Error::io("create", shown)(error)),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+            Err(error) => return Err(Error::io("create", shown)(error)),
+        }
+        let known = Arc::new(Known::new(listing));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone(), known);
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
+        Ok(())
+    }
+
+    /// A file of the store; none if it is not there.
+    pub(crate) fn read_small(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+        let shown = path.as_os_str().as_encoded_bytes();
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::io("open", shown)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", shown))?;
+        if bytes.len() as u64 > limit {
+            return Err(Error::Limit { path: show(shown), what: "its size in bytes", limit });
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// Opens a directory of the store.
+pub(crate) fn open_path(path: &Path) -> Result<OwnedFd, Error> {
+    rustix::fs::open(path, dir::DIR_FLAGS, rustix::fs::Mode::empty())
+        .map_err(Error::io("open", path.as_os_str().as_encoded_bytes()))
+}
+
+/// None instead of an error about something that is not there.
+fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
+    match result {
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        result => result.map(Some),
+    }
+}
+
+/// Whether a rename failed because something is there already.
+fn is_taken(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::EXIST | Errno::NOTEMPTY))
+}
+
+/// What tells one boot from another; empty where the host does not say, which trusts the files.
+fn boot_id() -> String {
+    fs::read_to_string(BOOT_ID).unwrap_or_default()
+}

@@ -1,0 +1,240 @@
+//! Trees without overlay: one directory with all of a chain's files.
+//!
+//! ```text
+//! trees/<chain>-<mapkey>/root/     the tree
+//! trees/<chain>-<mapkey>/stamps    what its files looked like, see [`super::stamps`]
+//! ```
+//!
+//! A tree belongs to whoever has renamed it away, and comes back under the name of the chain that it
+//! then shows: along a linear chain one tree moves forward in place. Where there is no tree of the
+//! chain, that of the longest known part of it is moved forward, else a new one is made, by shared
+//! extents or copy. Files of a tree have one name each: a step that changes one of two hard-linked
+//! files changes the other only if it made the link itself, as on overlay.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rbuild_store::digest::Hasher;
+use rbuild_store::entry::{Entry, Kind};
+
+use super::commit;
+use super::dir::{Cursor, split, stat};
+use super::error::Error;
+use super::files::{WorkDir, open_path};
+use super::grow::{self, Bytes, Item};
+use super::merged::{Layers, compare_paths};
+use super::overlay::merged_entry;
+use super::owner::Table;
+use super::place::{Placer, times};
+use super::remove::remove_tree;
+use super::stamps::Stamps;
+use super::{LayerStore, Prepared};
+use crate::worker::proto::LayerId;
+
+/// Largest file of stamps that is read.
+const MAX_STAMPS_BYTES: u64 = 4 << 30;
+
+impl LayerStore {
+    /// A tree of `chain`, in `work`.
+    pub(crate) fn take_tree(
+        &self,
+        chain: &[LayerId],
+        layers: &Layers,
+        work: &WorkDir,
+    ) -> Result<(PathBuf, Stamps), Error> {
+        let tree = work.path.join("tree");
+        for length in (1..=chain.len()).rev() {
+            let from = self.tree_path(&chain[..length]);
+            if fs::rename(&from, &tree).is_err() {
+                continue;
+            }
+            let known = self.read_small(&tree.join("stamps"), MAX_STAMPS_BYTES)?;
+            if let Some(stamps) = known.and_then(|it| Stamps::parse(&it)) {
+                if length == chain.len() {
+                    return Ok((tree, stamps));
+                }
+                let root = open_path(&tree.join("root"))?;
+                self.move_forward(root.as_fd(), &chain[length..], length, layers)?;
+                let stamps = Stamps::take(root.as_fd())?;
+                return Ok((tree, stamps));
+            }
+            remove_tree(work.dir.as_fd(), b"tree")?;
+        }
+        drop(work.make("tree")?);
+        let root = work.make("tree/root")?;
+        self.grow_tree(root.as_fd(), chain, layers)?;
+        let stamps = Stamps::take(root.as_fd())?;
+        Ok((tree, stamps))
+    }
+
+    /// Gives a tree back that shows `chain`.
+    pub(crate) fn give_tree_back(
+        &self,
+        work: &WorkDir,
+        chain: &[LayerId],
+        stamps: &Stamps,
+    ) -> Result<(), Error> {
+        if chain.is_empty() {
+            return Ok(());
+        }
+        work.write("tree/stamps", &stamps.to_bytes())?;
+        // Another step may have made the same tree: one is enough.
+        drop(fs::rename(work.path.join("tree"), self.tree_path(chain)));
+        Ok(())
+    }
+
+    /// The difference that a step made, copied to the directory `fs` of the work directory.
+    pub(crate) fn plain_difference(
+        &self,
+        prepared: &Prepared,
+        owners: &Table,
+        stamps: &Stamps,
+    ) -> Result<(Vec<Entry>, Table), Error> {
+        let tree = open_path(&prepared.work.path.join("tree/root"))?;
+        let open_lower = |layer: usize, path: &[u8]| {
+            grow::open_source(self.open_fs(&prepared.chain[layer])?.as_fd(), path)
+        };
+        let (layers, own) = (&prepared.layers, self.own());
+        let listing =
+            commit::difference_of_tree(tree.as_fd(), layers, owners, own, &open_lower, stamps)?;
+        let fs_dir = prepared.work.make("fs")?;
+        let root = Entry { kind: Kind::Dir { opaque: false }, ..layers.root().entry_at(b"") };
+        let items: Vec<Item<'_>> = std::iter::once(&root)
+            .chain(&listing)
+            .map(|entry| content(entry, Bytes::File(tree.as_fd(), &entry.path)))
+            .collect();
+        let owners = grow::grow(fs_dir.as_fd(), Placer::new(self), &items)?;
+        self.part_links(tree.as_fd(), fs_dir.as_fd(), &listing)?;
+        Ok((listing, owners))
+    }
+
+    /// Gives each name of a changed file an inode of its own, from the layer's copy.
+    fn part_links(
+        &self,
+        tree: BorrowedFd<'_>,
+        copy: BorrowedFd<'_>,
+        listing: &[Entry],
+    ) -> Result<(), Error> {
+        let mut cursor = Cursor::new(tree);
+        for entry in listing {
+            let Some(own) = first_name(listing, entry) else { continue };
+            let (parent, name) = split(&entry.path);
+            let dir = grow::enter(&mut cursor, parent)?;
+            if stat(dir, name).is_ok_and(|it| it.stx_nlink == 1) {
+                continue;
+            }
+            let parent_stat = stat(dir, b"").map_err(Error::io("look at", parent))?;
+            remove_tree(dir, name)?;
+            let own = Entry { path: entry.path.clone(), ..own.clone() };
+            let item = content(&own, Bytes::File(copy, &own.path));
+            grow::write_file(dir, name, Placer::new(self), &item)?;
+            rustix::fs::futimens(dir, &times(commit::mtime(&parent_stat)))
+                .map_err(Error::io("set the metadata of", parent))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tree of a whole chain.
+    fn grow_tree(
+        &self,
+        root: BorrowedFd<'_>,
+        chain: &[LayerId],
+        layers: &Layers,
+    ) -> Result<(), Error> {
+        let dirs = self.open_all(chain)?;
+        let mut entries = vec![(merged_entry(layers, b"", &layers.root()), 0, Vec::new())];
+        layers.walk::<Error>(&mut |path, node| {
+            let entry = merged_entry(layers, path, node);
+            let source = node.entry.map_or(path, |it| &layers.inode(node.layer, it).path[..]);
+            entries.push((entry, node.layer, source.to_vec()));
+            Ok(())
+        })?;
+        let items: Vec<Item<'_>> = entries
+            .iter()
+            .filter(|(entry, ..)| entry.kind != Kind::Whiteout)
+            .map(|(entry, layer, source)| match entry.kind {
+                Kind::File { .. } => content(entry, Bytes::File(dirs[*layer].as_fd(), source)),
+                _ => Item { entry, bytes: None },
+            })
+            .collect();
+        grow::grow(root, Placer::new(self), &items).map(drop)
+    }
+
+    /// Applies `added`, the layers from `first` on, to the tree of the layers below.
+    fn move_forward(
+        &self,
+        root: BorrowedFd<'_>,
+        added: &[LayerId],
+        first: usize,
+        layers: &Layers,
+    ) -> Result<(), Error> {
+        let mut touched = BTreeSet::new();
+        for (at, layer) in added.iter().enumerate() {
+            let listing = &layers.0[first + at];
+            let fs_dir = self.open_fs(layer)?;
+            let mut cursor = Cursor::new(root);
+            for entry in listing.iter() {
+                grow::make_room(&mut cursor, entry)?;
+                let parents = memchr::memchr_iter(b'/', &entry.path).map(|end| &entry.path[..end]);
+                touched.extend(parents.map(<[u8]>::to_vec));
+                if entry.is_dir() {
+                    touched.insert(entry.path.clone());
+                }
+            }
+            let entries: Vec<Entry> = listing
+                .iter()
+                .filter(|it| it.kind != Kind::Whiteout)
+                .map(|it| Entry { path: it.path.clone(), ..inode_of(layers, first + at, it) })
+                .collect();
+            let items: Vec<Item<'_>> = entries
+                .iter()
+                .map(|entry| content(entry, Bytes::File(fs_dir.as_fd(), &entry.path)))
+                .collect();
+            grow::grow(root, Placer::new(self), &items)?;
+        }
+        touched.insert(Vec::new());
+        let dirs: Vec<Entry> = touched
+            .iter()
+            .filter_map(|path| {
+                let node = layers.find(path).filter(super::merged::Node::is_dir)?;
+                Some(merged_entry(layers, path, &node))
+            })
+            .collect();
+        grow::finish_dirs(root, Placer::new(self), dirs.iter())
+    }
+
+    pub(crate) fn open_all(&self, chain: &[LayerId]) -> Result<Vec<OwnedFd>, Error> {
+        chain.iter().map(|layer| self.open_fs(layer)).collect()
+    }
+
+    fn tree_path(&self, chain: &[LayerId]) -> PathBuf {
+        let mut hasher = Hasher::new();
+        chain.iter().for_each(|layer| hasher.field(layer.0.as_bytes()));
+        let name = format!("{}-{}", hasher.finish().hex(), self.mapkey.as_str());
+        self.layout().trees().join(name)
+    }
+}
+
+/// The entry of the regular file that `entry` is a name of.
+fn first_name<'a>(listing: &'a [Entry], entry: &'a Entry) -> Option<&'a Entry> {
+    let first = match &entry.kind {
+        Kind::Hardlink { target } => {
+            let at = listing.binary_search_by(|it| compare_paths(&it.path, target)).ok()?;
+            &listing[at]
+        }
+        _ => entry,
+    };
+    matches!(first.kind, Kind::File { .. }).then_some(first)
+}
+
+/// An item with content if it is a regular file.
+fn content<'a>(entry: &'a Entry, bytes: Bytes<'a>) -> Item<'a> {
+    Item { entry, bytes: matches!(entry.kind, Kind::File { .. }).then_some(bytes) }
+}
+
+/// A copy of the entry that describes the inode.
+fn inode_of(layers: &Layers, layer: usize, entry: &Entry) -> Entry {
+    layers.inode(layer, entry).clone()
+}

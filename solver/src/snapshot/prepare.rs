@@ -1,0 +1,118 @@
+//! Trees for steps: made before, kept or thrown away after.
+
+use std::os::fd::AsFd as _;
+
+use rbuild_store::entry::{Entry, Kind};
+
+use super::error::Error;
+use super::files::{WorkDir, open_path};
+use super::merged::Layers;
+use super::stamps::Stamps;
+use super::{Access, Driver, LayerStore, Rootfs};
+use crate::worker::proto::{Committed, LayerId};
+
+/// A tree that can be mounted, until it is committed or discarded. Dropping it discards it as well,
+/// silently.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(crate) rootfs: Rootfs,
+    pub(crate) chain: Vec<LayerId>,
+    pub(crate) layers: Layers,
+    pub(crate) access: Access,
+    /// Of a tree of the plain driver.
+    pub(crate) stamps: Option<Stamps>,
+    pub(crate) work: WorkDir,
+}
+
+impl Prepared {
+    /// What to mount.
+    pub fn rootfs(&self) -> &Rootfs {
+        &self.rootfs
+    }
+}
+
+impl LayerStore {
+    /// Makes a tree that can be mounted. Layers without files on disk are unpacked from their
+    /// sealed blobs first.
+    ///
+    /// # Errors
+    ///
+    /// If a layer is neither on disk nor sealed, or the disk refuses.
+    pub fn prepare(&self, chain: &[LayerId], access: Access) -> Result<Prepared, Error> {
+        chain.iter().try_for_each(|layer| self.require(layer))?;
+        let layers = self.layers(chain)?;
+        let work = self.work_dir("step")?;
+        let (rootfs, stamps) = match self.driver {
+            Driver::Overlay => (self.prepare_overlay(chain, &layers, access, &work)?, None),
+            Driver::Plain => {
+                if let (Access::Read, [layer]) = (access, chain)
+                    && self.is_self_contained(layer)?
+                {
+                    (Rootfs::Dir(self.fs_path(layer)?), None)
+                } else {
+                    let (tree, stamps) = self.take_tree(chain, &layers, &work)?;
+                    (Rootfs::Dir(tree.join("root")), Some(stamps))
+                }
+            }
+        };
+        Ok(Prepared { rootfs, chain: chain.to_vec(), layers, access, stamps, work })
+    }
+
+    /// Keeps what was written to a tree as `layer`. The tree must no longer be mounted.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses; nothing is kept then.
+    pub fn commit(&self, prepared: Prepared, layer: &LayerId) -> Result<Committed, Error> {
+        let recorded = self.owners(&prepared.work.path.join("owners"))?;
+        let (listing, owners) = match (&prepared.rootfs, &prepared.stamps) {
+            (Rootfs::Overlay { upper: Some(upper), .. }, None) => {
+                let upper = open_path(&upper.dir)?;
+                let (chain, layers) = (&prepared.chain, &prepared.layers);
+                (self.overlay_difference(chain, layers, upper.as_fd(), &recorded)?, recorded)
+            }
+            (Rootfs::Dir(_), Some(stamps)) if prepared.access == Access::Write => {
+                self.plain_difference(&prepared, &recorded, stamps)?
+            }
+            (Rootfs::Overlay { .. } | Rootfs::Dir(_), _) => {
+                return Err(Error::Bug("a tree nobody writes to was committed".to_owned()));
+            }
+        };
+        let (size, entries) = (size_of(&listing), listing.len() as u64);
+        self.publish(layer, &prepared.work, listing, &owners)?;
+        if prepared.stamps.is_some() {
+            let mut chain = prepared.chain.clone();
+            chain.push(layer.clone());
+            let tree = open_path(&prepared.work.path.join("tree/root"))?;
+            self.give_tree_back(&prepared.work, &chain, &Stamps::take(tree.as_fd())?)?;
+        }
+        Ok(Committed { layer: layer.clone(), size, entries })
+    }
+
+    /// Throws away what was written to a tree. The tree must no longer be mounted.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub fn discard(&self, prepared: Prepared) -> Result<(), Error> {
+        if let (Access::Read, Some(stamps)) = (prepared.access, &prepared.stamps) {
+            self.give_tree_back(&prepared.work, &prepared.chain, stamps)?;
+        }
+        prepared.work.remove()
+    }
+}
+
+/// Bytes of the regular files of a listing.
+pub(crate) fn size_of(listing: &[Entry]) -> u64 {
+    let size = |entry: &Entry| match entry.kind {
+        Kind::File { size, .. } => size,
+        Kind::Dir { .. }
+        | Kind::Symlink { .. }
+        | Kind::Hardlink { .. }
+        | Kind::Char { .. }
+        | Kind::Block { .. }
+        | Kind::Fifo
+        | Kind::Whiteout => 0,
+    };
+    listing.iter().map(size).sum()
+}
