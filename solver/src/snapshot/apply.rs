@@ -171,7 +171,8 @@ impl<'fd> Applier<'fd> {
                 Err(Obstacle::Refused(link, Errno::LOOP | Errno::NOTDIR)) => link,
                 Ok(_) | Err(_) => return Ok(()),
             };
-            let Some(Kind::Symlink { target }) = self.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
+            let Some(Kind::Symlink { target }) =
+                self.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
             else {
                 return Ok(());
             };

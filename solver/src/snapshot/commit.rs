@@ -103,15 +103,14 @@ impl<'a> Differ<'a> {
     }
 
     /// Goes through one directory. `opaque`: nothing of `view` is seen through it.
-    fn directory(
-        &mut self,
-        place: &Place<'_>,
-        view: &View<'_>,
-        opaque: bool,
-    ) -> Result<(), Error> {
+    fn directory(&mut self, place: &Place<'_>, view: &View<'_>, opaque: bool) -> Result<(), Error> {
         if place.depth > MAX_DEPTH {
             let path = super::error::show(place.path);
-            return Err(Error::Limit { path, what: "depth of directories", limit: MAX_DEPTH as u64 });
+            return Err(Error::Limit {
+                path,
+                what: "depth of directories",
+                limit: MAX_DEPTH as u64,
+            });
         }
         let items = scan::list(place.dir).map_err(Error::io("read the directory", place.path))?;
         if !opaque {
@@ -160,7 +159,8 @@ impl<'a> Differ<'a> {
         match lower {
             Some(node) if self.is_same(place, &path, item, &entry, &node)? => Ok(()),
             Some(_) | None => {
-                self.emit(self.linked(item, entry));
+                let entry = self.linked(item, entry);
+                self.emit(entry);
                 Ok(())
             }
         }

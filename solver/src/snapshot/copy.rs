@@ -33,7 +33,11 @@ pub(crate) fn content(source: &File, dest: &File, size: u64) -> io::Result<u64> 
             Err(Errno::INTR) => {}
             // Another file system, a kernel or a profile without the call.
             Err(
-                Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM
+                Errno::XDEV
+                | Errno::NOSYS
+                | Errno::INVAL
+                | Errno::OPNOTSUPP
+                | Errno::PERM
                 | Errno::BADF,
             ) if copied == 0 => break,
             Err(errno) => return Err(errno.into()),

@@ -36,8 +36,7 @@ pub(crate) fn open_beneath(
     if path.is_empty() {
         return rustix::fs::openat(root, c".", flags, Mode::empty());
     }
-    let resolve =
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         // Kernels before 5.6, and container profiles that do not know the call.
         Err(Errno::NOSYS | Errno::PERM) => open_stepwise(root, path, flags),
@@ -160,8 +159,7 @@ impl<'fd> Cursor<'fd> {
 
 /// Whether `path` is `dir` or below it.
 pub(crate) fn starts_with_dir(path: &[u8], dir: &[u8]) -> bool {
-    dir.is_empty()
-        || path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    dir.is_empty() || path.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 /// Length of the longest path that is both `a` or a parent of it, and `b` or a parent of it.

@@ -21,8 +21,7 @@ use super::grow::implied;
 use super::merged::Layers;
 use super::owner::Table;
 use super::remove::remove_tree;
-use super::LayerStore;
-use crate::tree::listing;
+use super::{LayerStore, listing};
 use crate::worker::proto::{LayerId, Sealed};
 
 /// Largest listing that is read.
@@ -109,10 +108,9 @@ impl LayerStore {
             return Ok(Arc::clone(known));
         }
         let path = self.layout().layer_listing(&layer.0)?;
-        let bytes = self.read_small(&path, MAX_LISTING_BYTES)?.ok_or_else(|| Error::Missing {
-            layer: layer.0.clone(),
-            what: "it has no listing",
-        })?;
+        let bytes = self
+            .read_small(&path, MAX_LISTING_BYTES)?
+            .ok_or_else(|| Error::Missing { layer: layer.0.clone(), what: "it has no listing" })?;
         let listing = listing::decode(&bytes).map_err(|error| Error::Damaged {
             path: path.display().to_string(),
             why: error.to_string(),
@@ -124,7 +122,11 @@ impl LayerStore {
 
     /// The listings of a chain.
     pub(crate) fn layers(&self, chain: &[LayerId]) -> Result<Layers, Error> {
-        chain.iter().map(|it| Ok(Arc::clone(&self.known(it)?.listing))).collect::<Result<_, _>>().map(Layers)
+        chain
+            .iter()
+            .map(|it| Ok(Arc::clone(&self.known(it)?.listing)))
+            .collect::<Result<_, _>>()
+            .map(Layers)
     }
 
     /// The listing of a layer, in its order.
@@ -292,7 +294,9 @@ impl LayerStore {
                 }
                 let name = format!("fs-{key}");
                 match fs::rename(new.join(&name), layer_dir.join(&name)) {
-                    Err(error) if !is_taken(&error) => return Err(Error::io("create", shown)(error)),
+                    Err(error) if !is_taken(&error) => {
+                        return Err(Error::io("create", shown)(error));
+                    }
                     Ok(()) | Err(_) => {}
                 }
             }

@@ -269,11 +269,9 @@ pub(crate) fn refused(obstacle: Obstacle) -> Error {
     match obstacle {
         Obstacle::Missing(path) => Error::io("open", path)(Errno::NOENT),
         Obstacle::Refused(path, errno) => Error::io("open", path)(errno),
-        Obstacle::TooDeep(path) => Error::Limit {
-            path: show(path),
-            what: "depth of directories",
-            limit: MAX_DEPTH as u64,
-        },
+        Obstacle::TooDeep(path) => {
+            Error::Limit { path: show(path), what: "depth of directories", limit: MAX_DEPTH as u64 }
+        }
     }
 }
 

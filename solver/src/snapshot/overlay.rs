@@ -87,16 +87,16 @@ impl LayerStore {
         upper: BorrowedFd<'_>,
         owners: &super::owner::Table,
     ) -> Result<Vec<Entry>, Error> {
-        let open_lower =
-            |layer: usize, path: &[u8]| grow::open_source(self.open_fs(&chain[layer])?.as_fd(), path);
+        let open_lower = |layer: usize, path: &[u8]| {
+            grow::open_source(self.open_fs(&chain[layer])?.as_fd(), path)
+        };
         commit::difference(upper, layers, owners, self.own(), &open_lower)
     }
 
     /// Whether a layer's directory is the tree, when nothing is below it.
     pub(crate) fn is_self_contained(&self, layer: &LayerId) -> Result<bool, Error> {
-        let hides = |entry: &Entry| {
-            matches!(entry.kind, Kind::Whiteout | Kind::Dir { opaque: true })
-        };
+        let hides =
+            |entry: &Entry| matches!(entry.kind, Kind::Whiteout | Kind::Dir { opaque: true });
         Ok(!self.known(layer)?.listing.iter().any(hides))
     }
 
@@ -160,11 +160,7 @@ fn squashed_length(layers: usize) -> usize {
 }
 
 /// An entry of a merged tree for which there are no layers: nothing is hidden, nothing is linked.
-pub(crate) fn merged_entry(
-    layers: &Layers,
-    path: &[u8],
-    node: &super::merged::Node<'_>,
-) -> Entry {
+pub(crate) fn merged_entry(layers: &Layers, path: &[u8], node: &super::merged::Node<'_>) -> Entry {
     let mut entry = node.entry_at(path);
     match entry.kind {
         Kind::Dir { .. } => entry.kind = Kind::Dir { opaque: false },

@@ -71,11 +71,8 @@ impl Placer {
         name: &[u8],
         entry: &Entry,
     ) -> Result<File, Errno> {
-        let flags = OFlags::WRONLY
-            | OFlags::CREATE
-            | OFlags::EXCL
-            | OFlags::NOFOLLOW
-            | OFlags::CLOEXEC;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(self.host_mode(entry) & 0o777);
         Ok(File::from(rustix::fs::openat(dir, name, flags, mode)?))
     }
@@ -92,8 +89,7 @@ impl Placer {
         })?;
         if let Some(record) = self.record_of_file(entry, held) {
             let text = record.to_string();
-            let result =
-                rustix::fs::fsetxattr(fd, ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
+            let result = rustix::fs::fsetxattr(fd, ATTRIBUTE, text.as_bytes(), XattrFlags::empty());
             tolerate_unsupported(result)?;
         }
         rustix::fs::futimens(fd, &times(entry.mtime))
@@ -204,12 +200,7 @@ impl Placer {
     }
 
     /// Whether the host has made the device: nobody but root of the first user namespace may.
-    fn make_device(
-        &self,
-        dir: BorrowedFd<'_>,
-        name: &[u8],
-        entry: &Entry,
-    ) -> Result<bool, Errno> {
+    fn make_device(&self, dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<bool, Errno> {
         let (kind, device) = match entry.kind {
             Kind::Char { major, minor } => (FileType::CharacterDevice, makedev(major, minor)),
             Kind::Block { major, minor } => (FileType::BlockDevice, makedev(major, minor)),

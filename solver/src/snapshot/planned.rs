@@ -54,7 +54,9 @@ impl LayerStore {
                 self.require(layer)?;
                 self.open_fs(layer).map(Opened::Owned)
             }
-            Source::Store(path) => self.below(path).and_then(|it| open_path(&it)).map(Opened::Owned),
+            Source::Store(path) => {
+                self.below(path).and_then(|it| open_path(&it)).map(Opened::Owned)
+            }
         };
         sources.iter().map(open).collect::<Result<_, _>>().map(Sources)
     }

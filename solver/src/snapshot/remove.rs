@@ -16,8 +16,12 @@ use super::scan;
 ///
 /// The first name that cannot be removed.
 pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
-    let mut deep = 0;
-    remove(&Top { dir, name }, dir, name, 0, &mut deep)
+    let mut deep = Deep { dir, name, moved: 0, left: Vec::new() };
+    remove(&mut deep, dir, name, 0)?;
+    while let Some(name) = deep.left.pop() {
+        remove(&mut deep, dir, &name, 0)?;
+    }
+    Ok(())
 }
 
 /// Removes what is in `dir`, but not the directory itself.
@@ -31,17 +35,19 @@ pub(crate) fn empty(dir: BorrowedFd<'_>) -> Result<(), Error> {
 }
 
 /// Where directories go that are too deep to be removed in place.
-struct Top<'a> {
+struct Deep<'a> {
     dir: BorrowedFd<'a>,
     name: &'a [u8],
+    moved: usize,
+    /// Those that have been moved and must still be removed.
+    left: Vec<Vec<u8>>,
 }
 
 fn remove(
-    top: &Top<'_>,
+    deep: &mut Deep<'_>,
     parent: BorrowedFd<'_>,
     name: &[u8],
     depth: usize,
-    deep: &mut usize,
 ) -> Result<(), Error> {
     match unlink(parent, name) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
@@ -53,15 +59,16 @@ fn remove(
         return Ok(());
     }
     if depth == MAX_DEPTH {
-        *deep += 1;
-        let name_above = [top.name, format!(".deep{deep}").as_bytes()].concat();
-        rustix::fs::renameat(parent, name, top.dir, &name_above[..])
+        deep.moved += 1;
+        let above = [deep.name, format!(".deep{}", deep.moved).as_bytes()].concat();
+        rustix::fs::renameat(parent, name, deep.dir, &above[..])
             .map_err(Error::io("move up", name))?;
-        return remove(top, top.dir, &name_above, 0, deep);
+        deep.left.push(above);
+        return Ok(());
     }
     let dir = enter(parent, name).map_err(Error::io("enter", name))?;
     for child in scan::names(dir.as_fd()).map_err(Error::io("read the directory", name))? {
-        remove(top, dir.as_fd(), &child, depth + 1, deep)?;
+        remove(deep, dir.as_fd(), &child, depth + 1)?;
     }
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(Error::io("remove", name))
 }

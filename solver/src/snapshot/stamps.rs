@@ -154,7 +154,11 @@ mod tests {
 
     #[test]
     fn damage_is_noticed() {
-        let bytes = Stamps(BTreeMap::from([(b"a".to_vec(), Stamp { ino: 1, size: 2, ctime: (3, 4), mtime: (-5, 6) })])).to_bytes();
+        let bytes = Stamps(BTreeMap::from([(
+            b"a".to_vec(),
+            Stamp { ino: 1, size: 2, ctime: (3, 4), mtime: (-5, 6) },
+        )]))
+        .to_bytes();
         assert!(Stamps::parse(&bytes).is_some());
         for end in 1..bytes.len() {
             if end != MAGIC.len() {

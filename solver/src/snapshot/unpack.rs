@@ -14,13 +14,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
+use rbuild_store::compress;
 use rbuild_store::digest::{DiffId, Hasher};
-use rbuild_store::{compress, tar};
 
+use super::LayerStore;
 use super::apply::{Applied, Applier};
+use super::archive::apply;
 use super::error::Error;
 use super::place::Placer;
-use super::LayerStore;
 use crate::worker::proto::LayerId;
 
 /// Bytes of tar that are handed on at once.
@@ -46,7 +47,7 @@ impl LayerStore {
         diff_id: DiffId,
     ) -> Result<u64, Error> {
         if self.is_on_disk(layer)? {
-            return Ok(super::size_of(&self.known(layer)?.listing));
+            return Ok(super::prepare::size_of(&self.known(layer)?.listing));
         }
         let work = self.work_dir("unpack")?;
         let root = work.make("fs")?;
