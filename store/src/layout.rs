@@ -12,6 +12,7 @@
 //! stat/                   stat caches of build contexts
 //! downloads/              partial downloads, resumable
 //! locks/<hex>             one per key that is being built right now
+//! mnt/                    where each worker mounts its scratch space; empty on disk
 //! tmp/<pid>-<n>/          unfinished work of one process, with tmp/<pid>-<n>.lock held by it
 //! ```
 //!
@@ -119,7 +120,7 @@ impl Layout {
         Some(first.as_os_str().to_owned())
     }
 
-    fn directories(&self) -> [PathBuf; 8] {
+    fn directories(&self) -> [PathBuf; 9] {
         [
             self.blobs(),
             self.layers(),
@@ -128,8 +129,14 @@ impl Layout {
             self.stat(),
             self.downloads(),
             self.locks(),
+            self.mnt(),
             self.tmp(),
         ]
+    }
+
+    /// Where a worker mounts what only lives as long as itself: on disk it stays empty.
+    pub fn mnt(&self) -> PathBuf {
+        self.root.join("mnt")
     }
 
     /// The root itself.

@@ -7,7 +7,7 @@ pub fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
          ::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
     for (name, address) in extra {
-        text.push_str(&format!("{address}\t{name}\n"));
+        text.extend([address, "\t", name, "\n"]);
     }
     text
 }
@@ -42,15 +42,15 @@ pub fn resolv_conf(host: &str, loopback: Loopback) -> String {
                     continue;
                 }
                 servers += 1;
-                text.push_str(&format!("nameserver {address}\n"));
+                text.extend(["nameserver ", address, "\n"]);
             }
             (Some("nameserver"), None) => {}
-            (Some(_), _) => text.push_str(&format!("{line}\n")),
+            (Some(_), _) => text.extend([line, "\n"]),
         }
     }
     if servers == 0 && loopback == Loopback::Elsewhere {
         for address in FALLBACK {
-            text.push_str(&format!("nameserver {address}\n"));
+            text.extend(["nameserver ", address, "\n"]);
         }
     }
     text

@@ -98,7 +98,7 @@ fn checked(number: i64) -> Result<u32, IdentityError> {
 /// The home directory of `uid`; `/` if it has none.
 fn home(passwd: &[u8], uid: u32) -> String {
     let found = lines(passwd).map(User::parse).find(|it| it.uid == uid);
-    let home = found.map_or("".into(), |it| String::from_utf8_lossy(it.home).into_owned());
+    let home = found.map_or(String::new(), |it| String::from_utf8_lossy(it.home).into_owned());
     if home.is_empty() { "/".to_owned() } else { home }
 }
 

@@ -77,7 +77,7 @@ pub fn single(id: u32) -> Vec<Extent> {
 pub fn text(map: &[Extent]) -> String {
     let mut text = String::new();
     for Extent { inside, outside, count } in map {
-        drop(writeln!(text, "{inside} {outside} {count}"));
+        let _ = writeln!(text, "{inside} {outside} {count}");
     }
     text
 }

@@ -56,33 +56,44 @@ fn call<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> InitError {
 /// The hidden command.
 pub fn main() -> ExitCode {
     match supervise() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         // Nobody is left to tell: the worker sees the closed socket.
         Err(_) => ExitCode::from(SETUP_FAILED),
     }
 }
 
-fn supervise() -> Result<(), wire::WireError> {
+/// Which process this is after the fork.
+enum Side {
+    /// The supervisor of this child.
+    Supervisor(i32),
+    /// The step's process, which could not become its command.
+    Step(Report),
+}
+
+fn supervise() -> Result<ExitCode, wire::WireError> {
     // The parent is outside of our pid namespace, so its number says nothing; if it is gone
     // already, the socket is closed, and the message below does not come.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let socket = sys::take_stdin()?;
     let Some((plan, fds)) = wire::receive::<Plan>(socket.as_fd())? else {
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     };
-    match start(&plan, fds, socket.as_fd()) {
-        Ok(pid) => {
+    let (report, code) = match start(&plan, fds, socket.as_fd()) {
+        Ok(Side::Supervisor(pid)) => {
             let ended = sys::wait_for(pid)?;
             let sys::Ended { code_or_signal, cpu_micros, max_rss } = ended;
-            let report = Report::Ended { code_or_signal, cpu_micros, max_rss };
-            wire::send(socket.as_fd(), &report, &[])
+            (Report::Ended { code_or_signal, cpu_micros, max_rss }, ExitCode::SUCCESS)
         }
-        Err(error) => wire::send(socket.as_fd(), &failed(&error), &[]),
-    }
+        Ok(Side::Step(report)) => (report, ExitCode::from(SETUP_FAILED)),
+        Err(error) => (failed(&error), ExitCode::from(SETUP_FAILED)),
+    };
+    wire::send(socket.as_fd(), &report, &[])?;
+    Ok(code)
 }
 
-/// Makes the namespaces and the process; does not return in the new process.
-fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<i32, InitError> {
+/// Makes the namespaces and the process. Where all goes well it returns in one of them only: the
+/// other has become the command.
+fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<Side, InitError> {
     adjust_oom_score(plan.process.oom_score_adjust);
     if let NetworkNamespace::Join(index) = plan.network {
         let namespace = fds.get(index).ok_or_else(|| broken("no such network"))?;
@@ -100,16 +111,10 @@ fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<i32, 
         .or_else(|_| sys::unshare(flags))
         .map_err(call("make the step's namespaces"))?;
     match sys::fork_single_threaded().map_err(call("fork the step's process"))? {
-        Fork::Parent(pid) => Ok(pid),
+        Fork::Parent(pid) => Ok(Side::Supervisor(pid)),
         Fork::Child => {
             let Err(report) = become_command(plan, fds, socket);
-            // If the worker is gone, so are we in a moment.
-            drop(wire::send(socket, &report, &[]));
-            #[expect(
-                clippy::exit,
-                reason = "the forked child must not return into its parent's code"
-            )]
-            std::process::exit(i32::from(SETUP_FAILED))
+            Ok(Side::Step(report))
         }
     }
 }
@@ -208,7 +213,7 @@ fn lower(process: &Process, identity: &Identity) -> Result<(), InitError> {
     sets.inheritable = CapabilitySet::empty();
     rustix::thread::set_capabilities(None, sets).map_err(call("set the capabilities"))?;
     // Fails only where there is no such set.
-    drop(rustix::thread::clear_ambient_capability_set());
+    let _ = rustix::thread::clear_ambient_capability_set();
     Ok(())
 }
 

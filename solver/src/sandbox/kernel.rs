@@ -230,12 +230,18 @@ fn borrow(error: KernelError, path: &str) -> Result<OwnedFd, KernelError> {
         {
             clone(CWD, path)
         }
-        _ => Err(error),
+        KernelError::NotFound(_)
+        | KernelError::MountPoint { .. }
+        | KernelError::Dangling { .. }
+        | KernelError::Call { .. }
+        | KernelError::Plan(_) => Err(error),
     }
 }
 
 fn new_mount(kind: &'static str, options: &[(&str, &str)]) -> Result<OwnedFd, KernelError> {
     let fs = rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(call("fsopen(2)"))?;
+    // What mount(8) and df(1) show as the device.
+    rustix::mount::fsconfig_set_string(&fs, "source", kind).map_err(said(&fs, "fsconfig(2)"))?;
     for (key, value) in options {
         rustix::mount::fsconfig_set_string(&fs, *key, *value).map_err(said(&fs, "fsconfig(2)"))?;
     }
@@ -263,6 +269,18 @@ fn clone(dir: BorrowedFd<'_>, path: impl AsRef<Path>) -> Result<OwnedFd, KernelE
         detail: format!(" for `{}`", path.display()),
         source: errno.into(),
     })
+}
+
+/// Mounts the file `from` on the file `at`, read-only, in the caller's mount namespace.
+///
+/// # Errors
+///
+/// If the host refuses.
+pub(super) fn bind_read_only(from: &Path, at: &Path) -> Result<(), KernelError> {
+    let mount = clone(CWD, from)?;
+    restrict(&mount, Restrict { suid: true, dev: true, ..Restrict::WRITE })?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+    rustix::mount::move_mount(&mount, "", CWD, at, flags).map_err(call("move_mount(2)"))
 }
 
 /// Forbids things on a mount and on what is mounted below it.

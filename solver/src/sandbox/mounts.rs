@@ -305,14 +305,16 @@ mod tests {
     fn check(layout: &Layout, expect: &Expect) {
         let mut text = String::new();
         for step in steps(layout) {
-            text.push_str(&format!("{step}\n"));
+            text.extend([step.to_string(), "\n".to_owned()]);
         }
         expect.assert_eq(&text);
     }
 
     #[test]
     fn an_ordinary_step() {
-        check(&layout(), &expect![[r#"
+        check(
+            &layout(),
+            &expect![[r#"
             overlay /s/2:/s/1 upper=/s/3 work=/s/3.work
             root
             mount proc /proc rw,nosuid,nodev,noexec
@@ -365,10 +367,12 @@ mod tests {
             mask /sys/kernel/debug
             hostname buildkitsandbox
             pivot-root
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "the text is long")]
     fn every_kind_of_mount() {
         let mount = |at: &str, readonly, source| Mount { at: at.into(), readonly, source };
         let tree = Tree::Overlay { lowers: vec!["/s/b".into(), "/s/a".into()], upper: None };
@@ -391,7 +395,9 @@ mod tests {
             insecure: true,
             ..layout()
         };
-        check(&layout, &expect![[r#"
+        check(
+            &layout,
+            &expect![[r#"
             overlay /s/b:/s/a
             keep #0 = scratch:out/f
             clear
@@ -445,6 +451,7 @@ mod tests {
             hostname buildkitsandbox
             loopback
             pivot-root
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -26,6 +26,8 @@ pub(super) fn make(
 ) -> Result<OwnedFd, KernelError> {
     let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .map_err(call("fsopen(2) of an overlay"))?;
+    rustix::mount::fsconfig_set_string(&fs, "source", "overlay")
+        .map_err(said(&fs, "fsconfig(2)"))?;
     let mut names = Names::default();
     for lower in lowers {
         match rustix::mount::fsconfig_set_string(&fs, "lowerdir+", names.of(lower)?) {
@@ -91,7 +93,8 @@ fn make_by_mount(
     }
     if let Some((dir, work)) = upper {
         for (key, path) in [("upperdir", dir), ("workdir", work)] {
-            options.push_str(&format!(",{key}={}", names.short(path)?.display()));
+            let name = names.short(path)?;
+            options.extend([",", key, "=", &name.to_string_lossy()]);
         }
         options.push_str(",volatile");
     }

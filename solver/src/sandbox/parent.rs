@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -77,7 +78,7 @@ impl Killer {
         state.killed = true;
         if let Some(pidfd) = &state.pidfd {
             // It may have ended by itself just now.
-            drop(rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL));
+            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
         }
     }
 
@@ -98,7 +99,8 @@ impl Killer {
     }
 }
 
-/// Runs the process of `plan` to its end. `fds` are standard output, standard error, and what the
+/// Runs the process of `plan` to its end. `program` is this program, where a step that gets hold of
+/// it cannot write to it. `fds` are standard output, standard error, and what the
 /// plan numbers from there on.
 ///
 /// The calling thread must be the step's own: it enters a pid namespace for its children, and the
@@ -107,10 +109,15 @@ impl Killer {
 /// # Errors
 ///
 /// If the process could not be set up; one that ran and failed is an [`Outcome`].
-pub fn run(plan: &Plan, fds: &[BorrowedFd<'_>], killer: &Killer) -> Result<Outcome, RunError> {
+pub fn run(
+    program: &Path,
+    plan: &Plan,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
     sys::unshare(UnshareFlags::NEWPID).map_err(RunError::Start)?;
     let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
-    let mut child = spawn(theirs).map_err(RunError::Start)?;
+    let mut child = spawn(program, theirs).map_err(RunError::Start)?;
     let outcome = converse(&mut child, &ours, plan, fds, killer);
     killer.disarm();
     drop(ours);
@@ -122,8 +129,8 @@ pub fn run(plan: &Plan, fds: &[BorrowedFd<'_>], killer: &Killer) -> Result<Outco
     outcome
 }
 
-fn spawn(socket: UnixStream) -> io::Result<Child> {
-    Command::new("/proc/self/exe")
+fn spawn(program: &Path, socket: UnixStream) -> io::Result<Child> {
+    Command::new(program)
         .arg("init")
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(socket)))

@@ -64,6 +64,7 @@ pub enum NetworkNamespace {
 }
 
 /// What a mount does not allow.
+#[expect(clippy::struct_excessive_bools, reason = "one for each flag that the kernel has")]
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Restrict {
     /// Writing.
@@ -352,6 +353,7 @@ pub struct Stub {
 
 /// Paths as JSON strings; those that are not UTF-8 as hex digits after a NUL, which no path has.
 mod path_bytes {
+    use std::fmt::Write as _;
     use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 
     use serde::de::Error as _;
@@ -365,7 +367,7 @@ mod path_bytes {
         }
         let mut text = String::from("\0");
         for byte in path.as_os_str().as_bytes() {
-            text.push_str(&format!("{byte:02x}"));
+            let _ = write!(text, "{byte:02x}");
         }
         to.serialize_str(&text)
     }

@@ -294,9 +294,9 @@ mod tests {
     #[test]
     fn the_other_interfaces_of_the_processor_have_no_way_around() {
         let program = filter(Arch::X86_64, caps::SANDBOX);
-        assert_eq!(run(&program, X64, X32_BIT | 165, 0), FORBID, "mount by x32");
-        assert_eq!(run(&program, X64, X32_BIT | 528, 0), UNKNOWN, "kexec_load by x32");
-        assert_eq!(run(&program, X64, X32_BIT | 520, 0), ALLOW, "execve by x32");
+        assert_eq!(run(&program, X64, X32_BIT + 165, 0), FORBID, "mount by x32");
+        assert_eq!(run(&program, X64, X32_BIT + 528, 0), UNKNOWN, "kexec_load by x32");
+        assert_eq!(run(&program, X64, X32_BIT + 520, 0), ALLOW, "execve by x32");
         assert_eq!(run(&program, I386, 21, 0), FORBID, "mount by int 0x80");
         assert_eq!(run(&program, I386, 120, 0x1000_0000), FORBID, "clone(NEWUSER) by int 0x80");
         assert_eq!(run(&program, 0xc000_00b7, 0, 0), KILL_PROCESS, "an Arm call");

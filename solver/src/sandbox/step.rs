@@ -33,6 +33,7 @@ const OOM_SCORE_ADJUST: i32 = 100;
 pub struct Steps {
     store: PathBuf,
     work: PathBuf,
+    program: PathBuf,
     /// Generated files by content: most steps of a build have the same.
     generated: Mutex<BTreeMap<String, PathBuf>>,
 }
@@ -55,7 +56,12 @@ impl Steps {
         for dir in ["mnt", "files", "relays"] {
             fs::create_dir_all(work.join(dir))?;
         }
-        Ok(Self { store: store.to_owned(), work: work.to_owned(), generated: Mutex::default() })
+        Ok(Self {
+            store: store.to_owned(),
+            work: work.to_owned(),
+            program: program(&work.join("program")),
+            generated: Mutex::default(),
+        })
     }
 
     /// Runs the process of `request`. The calling thread must be the step's own.
@@ -96,8 +102,8 @@ impl Steps {
         killer: &Killer,
         held: &mut Held,
     ) -> Result<Outcome, Failure> {
+        const { assert!(STDOUT == 0 && STDERR == 1, "the order of `passed`") };
         let mut passed = vec![fd(fds, request.stdout)?, fd(fds, request.stderr)?];
-        debug_assert!(STDOUT == 0 && STDERR == 1, "the order of `passed`");
         let namespace = network::namespace(request.network, None);
         let layout = self.layout(layers, request, fds, &mut passed, held)?;
         let plan = Plan {
@@ -110,10 +116,10 @@ impl Steps {
             let stubs = Vec::new();
             return Ok(Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs });
         }
-        let outcome = parent::run(&plan, &passed, killer).map_err(|error| refused(&error))?;
+        let outcome = parent::run(&self.program, &plan, &passed, killer).map_err(|error| refused(&error))?;
         if let End::NotStarted(_, text) = &outcome.end {
             // Where the step's own words would have gone.
-            drop(rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes()));
+            let _ = rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes());
         }
         Ok(outcome)
     }
@@ -213,6 +219,20 @@ impl Steps {
         known.insert(text, path.clone());
         Ok(path.into())
     }
+}
+
+/// This program, bound read-only to the new file `at`.
+///
+/// A step can have the kernel execute `/proc/self/exe`, as its command or as the interpreter of a
+/// script, while that is still this program, and the user whom the step's root stands for owns it.
+/// Through a mount that cannot be written to it stays what it is (compare CVE-2019-5736).
+fn program(at: &Path) -> PathBuf {
+    let own = PathBuf::from("/proc/self/exe");
+    let bind = || -> io::Result<()> {
+        fs::write(at, "")?;
+        super::kernel::bind_read_only(&own, at).map_err(io::Error::other)
+    };
+    if bind().is_ok() { at.to_owned() } else { own }
 }
 
 #[derive(Debug, thiserror::Error)]

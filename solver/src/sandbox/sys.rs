@@ -8,7 +8,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use rustix::mount::MountAttrFlags;
 use rustix::thread::UnshareFlags;
@@ -107,7 +107,7 @@ pub fn wait_for(pid: i32) -> io::Result<Ended> {
 }
 
 /// Sets `set` and clears `clear` on a mount, and on all below it if `recursive`
-/// (mount_setattr(2), Linux 5.12).
+/// (`mount_setattr(2)`, Linux 5.12).
 ///
 /// # Errors
 ///

@@ -108,10 +108,11 @@ impl Worker {
         diff_id: DiffId,
     ) -> Result<u64, Failure> {
         let request = Request::Unpack { layer, stream: 0, diff_id };
-        match self.request(request, vec![stream]).await? {
-            Answer::Unpacked { size } => Ok(size),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.request(request, vec![stream]).await?;
+        let Answer::Unpacked { size } = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(size)
     }
 
     /// Puts a planned layer on disk. `Root::Fd` numbers index `fds`.
@@ -144,10 +145,11 @@ impl Worker {
     ) -> Result<Sealed, Failure> {
         let (roots, contents) = planned;
         let request = Request::Seal { layer, roots, contents, compression, clamp_mtime };
-        match self.request(request, fds).await? {
-            Answer::Sealed(sealed) => Ok(sealed),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.request(request, fds).await?;
+        let Answer::Sealed(sealed) = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(sealed)
     }
 
     /// Digests of files' contents, in the order asked.
@@ -156,10 +158,11 @@ impl Worker {
     ///
     /// If one is not a regular file of its layer.
     pub async fn hash_files(&self, files: Vec<(LayerId, Vec<u8>)>) -> Result<Vec<Digest>, Failure> {
-        match self.request(Request::HashFiles { files }, Vec::new()).await? {
-            Answer::Hashes(hashes) => Ok(hashes),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.request(Request::HashFiles { files }, Vec::new()).await?;
+        let Answer::Hashes(hashes) = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(hashes)
     }
 
     /// The bytes of one file.
@@ -173,10 +176,11 @@ impl Worker {
         path: Vec<u8>,
         limit: u64,
     ) -> Result<Vec<u8>, Failure> {
-        match self.request(Request::ReadFile { layer, path, limit }, Vec::new()).await? {
-            Answer::Bytes(bytes) => Ok(bytes),
-            other => Err(unexpected(&other)),
-        }
+        let answer = self.request(Request::ReadFile { layer, path, limit }, Vec::new()).await?;
+        let Answer::Bytes(bytes) = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(bytes)
     }
 
     /// Writes a merged tree below the open directory `dest`.
@@ -254,10 +258,7 @@ impl Worker {
                 result.map_err(|error| bug(error.to_string()))?.unwrap_or_else(Answer::Failed)
             }
         };
-        match answer {
-            Answer::Failed(failure) => Err(failure),
-            answer => Ok(answer),
-        }
+        if let Answer::Failed(failure) = answer { Err(failure) } else { Ok(answer) }
     }
 
     fn next(&self) -> u64 {
@@ -288,11 +289,14 @@ impl Execution {
     pub async fn wait(&mut self) -> Result<Exited, Failure> {
         let answer = (&mut self.answer).await.map_err(|_| lost());
         self.requests = None;
-        match answer? {
-            Answer::Exited { status, usage, layers } => Ok(Exited { status, usage, layers }),
-            Answer::Failed(failure) => Err(failure),
-            other => Err(unexpected(&other)),
+        let answer = answer?;
+        if let Answer::Failed(failure) = answer {
+            return Err(failure);
         }
+        let Answer::Exited { status, usage, layers } = answer else {
+            return Err(unexpected(&answer));
+        };
+        Ok(Exited { status, usage, layers })
     }
 }
 

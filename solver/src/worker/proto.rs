@@ -315,7 +315,8 @@ pub struct Sealed {
 }
 
 /// Why a request failed.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize, thiserror::Error)]
+#[error("{text}")]
 pub struct Failure {
     /// Which kind: decides the exit code and the hint.
     pub kind: FailureKind,

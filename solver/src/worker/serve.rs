@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
@@ -50,9 +50,7 @@ fn start() -> Result<(), WireError> {
         Ok(Some(worker)) => {
             let (overlay, why_plain) = (worker.overlay, worker.why_plain.clone());
             wire::send(socket.as_fd(), &Boot::Ready { overlay, why_plain }, &[])?;
-            let result = worker.serve(&socket);
-            worker.clear();
-            result
+            worker.serve(&socket)
         }
         Ok(None) => Ok(()),
         Err(Stop::Wire(error)) => Err(error),
@@ -100,24 +98,37 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     rustix::mount::mount_change("/", private).map_err(refused("mount(MS_PRIVATE)"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
-    let work = setup.store.join("tmp").join(format!("worker-{}", std::process::id()));
-    let steps = Steps::new(&setup.store, &work).map_err(refused("mkdir(2) in the store"))?;
-    let (overlay, why_plain) = choose(setup.snapshotter, &work)?;
+    let work = scratch(&setup.store)?;
+    let steps = Steps::new(&setup.store, &work).map_err(refused("mkdir(2) in a tmpfs"))?;
+    let (overlay, why_plain) = choose(setup)?;
     let key = mapped.key.key();
     let layers = LayerStore::open(&setup.store, key, Ownership::Real, driver(overlay));
     let layers = layers.map_err(|error| {
         let detail = error.to_failure().text;
         Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })
     })?;
-    Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), work, overlay, why_plain }))
+    Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay, why_plain }))
+}
+
+/// A file system in memory for what only lives as long as the worker. It is mounted in the worker's
+/// own mount namespace, so that it is gone when the worker is, however that ends.
+fn scratch(store: &Path) -> Result<PathBuf, Stop> {
+    let dir = store.join("mnt");
+    fs::create_dir_all(&dir).map_err(refused("mkdir(2) in the store"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    rustix::mount::mount("tmpfs", &dir, "tmpfs", flags, c"mode=0755")
+        .map_err(refused("mount(2) of a tmpfs"))?;
+    Ok(dir)
 }
 
 /// Whether snapshots are overlays, found out by making one in the store itself.
-fn choose(snapshotter: Snapshotter, work: &Path) -> Result<(bool, Option<String>), Stop> {
+fn choose(setup: &Setup) -> Result<(bool, Option<String>), Stop> {
+    let snapshotter = setup.snapshotter;
     if snapshotter == Snapshotter::Plain {
         return Ok((false, None));
     }
-    match crate::sandbox::overlay_works_in(&work.join("try")) {
+    let name = format!("overlay-{}", std::process::id());
+    match crate::sandbox::overlay_works_in(&setup.store.join("tmp").join(name)) {
         Ok(()) => Ok((true, None)),
         Err(error) if snapshotter == Snapshotter::Auto => Ok((false, Some(error))),
         Err(detail) => {
@@ -130,7 +141,6 @@ fn choose(snapshotter: Snapshotter, work: &Path) -> Result<(bool, Option<String>
 struct Worker {
     steps: Arc<Steps>,
     layers: Arc<LayerStore>,
-    work: PathBuf,
     overlay: bool,
     why_plain: Option<String>,
 }
@@ -157,13 +167,12 @@ impl Worker {
             let (steps, layers) = (Arc::clone(&self.steps), Arc::clone(&self.layers));
             let (answers, killers) = (Arc::clone(&answers), Arc::clone(&killers));
             let work = move || {
-                let body = match body {
-                    Request::Exec(request) => {
-                        let result = steps.exec(&layers, &request, &fds, &killer);
-                        killers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
-                        result
-                    }
-                    other => answer(&layers, other, &fds),
+                let body = if let Request::Exec(request) = body {
+                    let result = steps.exec(&layers, &request, &fds, &killer);
+                    killers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
+                    result
+                } else {
+                    answer(&layers, body, &fds)
                 };
                 // What the request brought is closed before its sender hears of the end.
                 drop(fds);
@@ -175,12 +184,6 @@ impl Worker {
             std::thread::Builder::new().name(format!("request {number}")).spawn(work)?;
         }
         Ok(())
-    }
-
-    /// Removes what only this worker used.
-    fn clear(&self) {
-        // What is left is swept by a later run.
-        drop(fs::remove_dir_all(&self.work));
     }
 }
 
