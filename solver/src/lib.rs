@@ -7,4 +7,5 @@ pub mod sandbox;
 pub mod sched;
 pub mod session;
 pub mod snapshot;
+pub mod tree;
 pub mod worker;
