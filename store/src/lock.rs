@@ -113,7 +113,7 @@ impl Drop for KeyLock {
 pub struct Scratch {
     dir: PathBuf,
     lock: PathBuf,
-    file: File,
+    held: Option<File>,
 }
 
 impl Scratch {
@@ -137,7 +137,7 @@ impl Scratch {
             }
             let dir = lock.with_extension("");
             match fs::create_dir(&dir) {
-                Ok(()) => return Ok(Self { dir, lock, file }),
+                Ok(()) => return Ok(Self { dir, lock, held: Some(file) }),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(source) => return Err(StoreError::io("create the directory", &dir)(source)),
             }
@@ -155,8 +155,8 @@ impl Scratch {
 
     /// Lets go as the death of the process would: the lock is free, the files stay.
     #[cfg(test)]
-    pub(crate) fn abandon(self) {
-        rustix::fs::flock(&self.file, FlockOperation::Unlock).expect("unlocks");
+    pub(crate) fn abandon(mut self) {
+        drop(self.held.take());
         std::mem::forget(self);
     }
 }
@@ -168,6 +168,8 @@ impl Drop for Scratch {
         if fs::remove_dir_all(&self.dir).is_ok() {
             drop(fs::remove_file(&self.lock));
         }
+        // Last: until now nobody else touches the directory.
+        drop(self.held.take());
     }
 }
 
