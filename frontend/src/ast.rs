@@ -5,7 +5,7 @@
 //! Every [`Word`] is the text that variable expansion takes: quotes and escapes are still in it,
 //! except in values of flags, where the flag syntax itself removes them (as BuildKit does).
 //!
-//! [`Display`](std::fmt::Display) of a [`Dockerfile`] is its printed tree (`rbuild debug ast`).
+//! The printed tree (`rbuild debug ast`) is made by [`crate::dump::dump`].
 
 use std::time::Duration;
 

@@ -98,9 +98,10 @@ fn excerpt(out: &mut String, source: &SourceText, span: Span, gutter: usize) {
         if number == span.first_line {
             let n_before = column.saturating_sub(1);
             let in_line = clipped.chars().count().saturating_sub(n_before);
-            let n_marked = source.text().get(span.start..span.end).map_or(1, |marked| {
-                marked.lines().next().unwrap_or_default().chars().count()
-            });
+            let n_marked = source
+                .text()
+                .get(span.start..span.end)
+                .map_or(1, |marked| marked.lines().next().unwrap_or_default().chars().count());
             if n_before <= MAX_SHOWN_COLUMNS {
                 let carets = "^".repeat(n_marked.min(in_line).max(1));
                 let _ = writeln!(out, "{:gutter$} | {:n_before$}{carets}", "", "");

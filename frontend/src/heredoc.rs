@@ -96,9 +96,8 @@ mod tests {
 
     #[test]
     fn finds_the_marks_of_a_line() {
-        let names = |line: &str| {
-            marks_of_line(line).into_iter().map(|mark| mark.name).collect::<Vec<_>>()
-        };
+        let names =
+            |line: &str| marks_of_line(line).into_iter().map(|mark| mark.name).collect::<Vec<_>>();
         assert_eq!(names("RUN cat << A >/a && cat <<-\"B\" >/b"), ["A", "B"]);
         assert_eq!(names("RUN cat <<< word"), [""; 0]);
         assert_eq!(names("RUN echo \"<<EOF\""), [""; 0]);

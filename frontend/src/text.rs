@@ -169,7 +169,14 @@ impl SourceText {
 
     /// Line `number`, from 1, without its line end; empty where there is no such line.
     pub fn line(&self, number: u32) -> &str {
-        self.text[self.line_range(number)].trim_end_matches(['\r', '\n'])
+        &self.text[self.content_range(number)]
+    }
+
+    /// Where line `number` is, without its line end.
+    pub fn content_range(&self, number: u32) -> Range<usize> {
+        let range = self.line_range(number);
+        let content = self.text[range.clone()].trim_end_matches(['\r', '\n']);
+        range.start..range.start + content.len()
     }
 
     /// How many lines there are; a text that ends with a line end has an empty last one.
@@ -177,7 +184,14 @@ impl SourceText {
         u32::try_from(self.line_starts.len()).unwrap_or(u32::MAX)
     }
 
-    fn line_range(&self, number: u32) -> Range<usize> {
+    /// How many bytes of the file a part of the text was decoded from.
+    pub fn n_bytes(&self, range: Range<usize>) -> usize {
+        let n_added = char::REPLACEMENT_CHARACTER.len_utf8() - 1;
+        range.len() - n_added * self.replaced_in(&range).len()
+    }
+
+    /// Where line `number` is, with its line end; empty where there is no such line.
+    pub fn line_range(&self, number: u32) -> Range<usize> {
         let index = (number as usize).saturating_sub(1);
         let text_end = self.text.len();
         let start = self.line_starts.get(index).copied().unwrap_or(text_end);

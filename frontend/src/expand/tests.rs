@@ -74,10 +74,7 @@ fn patterns() {
     check("${FILE/a", "error: syntax error: missing '/' in ${}");
     check("${FILE/a/b", "error: syntax error: missing '}'");
     check("${HOME:#x}", "error: unsupported modifier (:#) in substitution");
-    check(
-        r"${FILE#\a}",
-        r"error: invalid pattern (\a) in substitution: invalid escape '\a'",
-    );
+    check(r"${FILE#\a}", r"error: invalid pattern (\a) in substitution: invalid escape '\a'");
 }
 
 #[test]
@@ -110,10 +107,7 @@ fn other_rules() {
 
 #[test]
 fn is_bounded() {
-    check(
-        &"${a:-".repeat(200_000),
-        "error: substitutions are nested more than 100 deep",
-    );
+    check(&"${a:-".repeat(200_000), "error: substitutions are nested more than 100 deep");
     let big = "x".repeat(1 << 20);
     let grow = |_: &str| Some(big.clone());
     assert!(Expander::new('\\').expand(&"$a".repeat(100), &grow).is_err());
