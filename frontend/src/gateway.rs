@@ -11,6 +11,8 @@ pub struct ImageRequest {
     pub reference: String,
     /// For which platform.
     pub platform: Platform,
+    /// What progress calls the question: `[internal] load metadata for …`.
+    pub name: String,
 }
 
 /// What an image is.
