@@ -1,4 +1,10 @@
 //! All end-to-end tests, one binary: it links once, and one module per topic keeps it readable.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "these are tests from the first line to the last"
+)]
 
+mod language;
 mod layering;
 mod tidy;

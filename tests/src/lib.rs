@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod binary;
+pub mod docker_registry;
 pub mod host;
 pub mod image;
 pub mod ran;

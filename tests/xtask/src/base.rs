@@ -27,21 +27,27 @@ pub(crate) fn busybox_layout(folder: &Path) -> Outcome<PathBuf> {
         .arg("-C")
         .arg(&tree)
         .arg("."))?;
-    let layer = std::fs::read(&layer_file).map_err(|error| {
+    layout_of(&layout, &layer_file, r#""Cmd":["sh"]"#)?;
+    Ok(layout)
+}
+
+/// Makes an OCI layout with one image of one layer; `settings` are members of the config's inner object.
+pub(crate) fn layout_of(layout: &Path, layer_file: &Path, settings: &str) -> Outcome {
+    let layer = std::fs::read(layer_file).map_err(|error| {
         Failure::new(format!("could not read `{}`: {error}", layer_file.display()))
     })?;
-    let layer_digest = put(&layout, &layer)?;
+    let layer_digest = put(layout, &layer)?;
     let config = format!(
-        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["sh"]}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}},"history":[{{"created_by":"busybox-static"}}]}}"#,
+        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],{settings}}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}},"history":[{{"created_by":"busybox-static"}}]}}"#,
         oci_architecture()
     );
-    let config_digest = put(&layout, config.as_bytes())?;
+    let config_digest = put(layout, config.as_bytes())?;
     let manifest = format!(
         r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:{config_digest}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{layer_digest}","size":{}}}]}}"#,
         config.len(),
         layer.len()
     );
-    let manifest_digest = put(&layout, manifest.as_bytes())?;
+    let manifest_digest = put(layout, manifest.as_bytes())?;
     write(
         &layout.join("index.json"),
         format!(
@@ -49,8 +55,7 @@ pub(crate) fn busybox_layout(folder: &Path) -> Outcome<PathBuf> {
             manifest.len()
         ),
     )?;
-    write(&layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
-    Ok(layout)
+    write(&layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
 }
 
 /// The root file system: busybox under all its names, and the few files that programs expect.

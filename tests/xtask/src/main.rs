@@ -13,6 +13,7 @@
 )]
 
 mod base;
+mod bench;
 mod binary;
 mod check;
 mod conform;
@@ -40,6 +41,7 @@ usage: cargo xtask TASK
   setup                  install what any task needs, as far as this user may
   bless                  accept what the tests print as what they expect, and show the changed files
   fuzz [TARGET] [SECS]   one or all fuzz targets; ten seconds each unless told
+  bench [ROUNDS] [W...]  the workloads, for rbuild and the peers found on this machine
   conform [ARG...]       the conformance kit beside the project, if it is there
 ";
 
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         "setup" => packages::setup(),
         "bless" => check::bless(),
         "fuzz" => fuzz::fuzz(rest),
+        "bench" => bench::bench(rest),
         "conform" => conform::conform(rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

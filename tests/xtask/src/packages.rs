@@ -58,6 +58,16 @@ pub(crate) const TESTS: &[Need] = &[
     need("ssh-agent", "openssh-client", "forwarding an ssh agent"),
 ];
 
+/// What the benchmarks take besides.
+pub(crate) const BENCH: &[Need] = &[
+    need("busybox", "busybox-static", "the small base image"),
+    need("docker-registry", "docker-registry", "a registry to pull from and push to"),
+    need("skopeo", "skopeo", "putting base images into the registry"),
+    need("buildah", "buildah", "a peer to compare with"),
+    need("mmdebstrap", "mmdebstrap", "the Debian base image"),
+    need("mkfs.ext4", "e2fsprogs", "a file system for each builder"),
+];
+
 /// What compiling for the other processor takes.
 pub(crate) const CROSS: &[Need] =
     &[need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "compiling the C for aarch64")];
@@ -74,7 +84,11 @@ pub(crate) fn setup() -> Outcome {
 
 /// Those of `needs` whose program is not there.
 pub(crate) fn missing(needs: &[Need]) -> Vec<Need> {
-    needs.iter().copied().filter(|need| program(need.program).is_none()).collect()
+    let mut absent: Vec<Need> =
+        needs.iter().copied().filter(|need| program(need.program).is_none()).collect();
+    absent.sort_by_key(|need| need.package);
+    absent.dedup_by_key(|need| need.package);
+    absent
 }
 
 /// Installs what is missing of `needs` if this user may, and returns what is still missing after having said so.

@@ -1,9 +1,10 @@
 //! Ordinary users and their ranges of subordinate ids.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::host::Host;
-use crate::run::{Outcome, output, program, run, succeeds};
+use crate::run::{Failure, Outcome, output, program, run, succeeds};
 
 /// The user whom root's end-to-end tests run rbuild as.
 pub(crate) const TEST_USER: &str = "rbuild-test";
@@ -24,6 +25,35 @@ pub(crate) fn ensure_test_user(host: &Host) -> Outcome {
         println!("`{TEST_USER}` has no subordinate ids: RUN steps of the tests are skipped");
     }
     Ok(())
+}
+
+/// A user's ids.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    /// The user's.
+    pub(crate) uid: u32,
+    /// The user's own group's.
+    pub(crate) gid: u32,
+}
+
+/// Looks a user up.
+pub(crate) fn ids(user: &str) -> Outcome<Ids> {
+    let number = |flag: &str| {
+        let text = output(Command::new("id").args([flag, user]))?;
+        text.parse()
+            .map_err(|_| Failure::new(format!("`id {flag} {user}` printed no number: {text}")))
+    };
+    Ok(Ids { uid: number("-u")?, gid: number("-g")? })
+}
+
+/// Makes a folder, and gives it and all in it to a user if one is named.
+pub(crate) fn own_folder(path: &Path, user: Option<&Ids>) -> Outcome<PathBuf> {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::new(format!("could not make `{}`: {error}", path.display())))?;
+    if let Some(ids) = user {
+        output(Command::new("chown").arg("-R").arg(format!("{}:{}", ids.uid, ids.gid)).arg(path))?;
+    }
+    Ok(path.to_owned())
 }
 
 /// Gives a user a range of subordinate user and group ids if it has none; answers whether it has both in the end.

@@ -1,0 +1,71 @@
+//! What the user sees of a build.
+
+use rbuild_tests::needs;
+use rbuild_tests::space::TestSpace;
+
+#[test]
+fn lines_look_like_buildkits() {
+    needs!(Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@ AS build\nWORKDIR /w\nRUN echo out; echo err >&2\nFROM @BASE@\nCOPY --from=build /w /w\n");
+    let ran = space.build(&[]).success();
+    let name = ran
+        .stderr
+        .lines()
+        .find(|line| line.ends_with("[build 3/3] RUN echo out; echo err >&2"))
+        .expect("the step's name");
+    let number = name.split(' ').next().unwrap();
+    let lines: Vec<&str> =
+        ran.stderr.lines().filter(|line| line.starts_with(&format!("{number} "))).collect();
+    assert!(
+        lines.iter().any(|line| line.ends_with(" out"))
+            && lines.iter().any(|line| line.ends_with(" err")),
+        "{lines:#?}"
+    );
+    let done = lines.last().unwrap();
+    assert!(done.contains("DONE ") && done.ends_with('s'), "{done}");
+    space.build(&[]).success().cached("[build 3/3]").says(" CACHED");
+}
+
+#[test]
+fn output_is_never_clipped() {
+    needs!(Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN i=0; while [ $i -lt 20000 ]; do echo line-$i-$i-$i-$i-$i-$i-$i-$i; i=$((i+1)); done\n");
+    let ran = space.build(&[]).success();
+    let lines = ran.stderr.lines().filter(|line| line.contains(" line-")).count();
+    assert_eq!(lines, 20000);
+}
+
+#[test]
+fn quiet_prints_the_digest_alone() {
+    let space = TestSpace::new();
+    space.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let ran = space.run(&["build", "--quiet", "."]).success();
+    assert!(
+        ran.text().starts_with("sha256:") && ran.text().lines().count() == 1,
+        "{}",
+        ran.story()
+    );
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn raw_progress_is_one_object_a_line() {
+    let space = TestSpace::new();
+    space.write("Dockerfile", "FROM scratch\nCOPY Dockerfile /\n");
+    let ran = space.run(&["build", "--progress=rawjson", "."]).success();
+    let lines: Vec<&str> = ran.stderr.lines().collect();
+    assert!(!lines.is_empty());
+    for line in lines {
+        serde_json::from_str::<serde_json::Value>(line)
+            .unwrap_or_else(|error| panic!("{error}: {line}"));
+    }
+}
+
+#[test]
+fn doctor_explains_this_machine() {
+    let space = TestSpace::new();
+    let ran = space.run(&["doctor"]);
+    assert!(ran.text().contains("userns"), "{}", ran.story());
+}

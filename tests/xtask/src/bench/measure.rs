@@ -1,0 +1,89 @@
+//! Measuring one command.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::run::{Failure, Outcome};
+
+/// How often memory is looked at.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Wall seconds that a command takes. Its output is kept, and shown if it fails.
+pub(super) fn seconds(command: &mut Command) -> Outcome<f64> {
+    let started = Instant::now();
+    let result = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
+    let taken = started.elapsed().as_secs_f64();
+    let result =
+        result.map_err(|error| Failure::new(format!("could not start {command:?}: {error}")))?;
+    if result.status.success() {
+        return Ok(taken);
+    }
+    let said = String::from_utf8_lossy(&result.stderr);
+    let tail: Vec<&str> = said.lines().rev().take(8).collect();
+    Err(Failure::new(format!(
+        "{command:?} ended with {}:\n{}",
+        result.status,
+        tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+    )))
+}
+
+/// The most anonymous memory, in megabytes, that a command and its descendants have at one time.
+///
+/// Looking costs processor time, so this is never done in a run that is timed.
+pub(super) fn peak_megabytes(command: &mut Command) -> Outcome<f64> {
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let mut child =
+        child.map_err(|error| Failure::new(format!("could not start {command:?}: {error}")))?;
+    let (root, ended) = (child.id(), AtomicBool::new(false));
+    let (status, kilobytes) = std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let mut most = 0;
+            while !ended.load(Ordering::Relaxed) {
+                most = most.max(anonymous(root));
+                std::thread::sleep(INTERVAL);
+            }
+            most
+        });
+        let status = child.wait();
+        ended.store(true, Ordering::Relaxed);
+        (status, watcher.join().unwrap_or(0))
+    });
+    match status {
+        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+        Ok(status) if status.success() => Ok(kilobytes as f64 / 1024.0),
+        _ => Err(Failure::new(format!("{command:?} failed"))),
+    }
+}
+
+/// Anonymous kilobytes of a process and its descendants.
+fn anonymous(root: u32) -> u64 {
+    let mut parents = BTreeMap::new();
+    let mut sizes = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
+        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let Ok(text) = std::fs::read_to_string(entry.path().join("status")) else { continue };
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        parents.insert(id, field("PPid:").and_then(|id| u32::try_from(id).ok()).unwrap_or(0));
+        sizes.insert(id, field("RssAnon:").unwrap_or(0));
+    }
+    let descends = |mut id: u32| {
+        for _ in 0..64 {
+            if id == root {
+                return true;
+            }
+            match parents.get(&id) {
+                Some(parent) if *parent != 0 => id = *parent,
+                _ => return false,
+            }
+        }
+        false
+    };
+    sizes.iter().filter(|(id, _)| descends(**id)).map(|(_, size)| size).sum()
+}

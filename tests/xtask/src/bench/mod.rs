@@ -1,0 +1,118 @@
+//! `cargo xtask bench`: the workloads of docs/benchmarks.md, for rbuild and for each peer found on the machine.
+//!
+//! All builders run every workload in turn, round after round, so that a slow minute of the machine hits all of them.
+//! What counts is the ratio within one run; figures of different runs or machines are not comparable.
+
+mod builders;
+mod fixtures;
+mod measure;
+mod report;
+mod volume;
+mod workloads;
+
+use std::path::PathBuf;
+
+use crate::host::Host;
+use crate::registry::Registry;
+use crate::run::{Failure, Outcome, headline, remove_dir};
+use crate::{binary, packages, users};
+use builders::Builder;
+use fixtures::Fixtures;
+use report::Sample;
+use workloads::{WORKLOADS, Workload};
+
+/// How many rounds there are unless told.
+const ROUNDS: u32 = 5;
+
+/// What all workloads share.
+struct Bench {
+    /// Who runs the builders; none: ourselves.
+    user: Option<users::Ids>,
+    fixtures: Fixtures,
+    /// Where results go that nobody keeps.
+    out: PathBuf,
+}
+
+/// `cargo xtask bench [ROUNDS] [WORKLOAD...]`.
+pub(crate) fn bench(args: &[String]) -> Outcome {
+    let (rounds, wanted) = parse(args)?;
+    let host = Host::look()?;
+    packages::ensure(&host, packages::ROOTLESS);
+    packages::ensure(&host, packages::BENCH);
+    let rbuild = binary::release(&host)?;
+    let user = if host.root {
+        users::ensure_test_user(&host)?;
+        Some(users::ids(users::TEST_USER)?)
+    } else {
+        None
+    };
+    let folder = binary::target_folder()?.join("bench");
+    let home = std::env::temp_dir().join("rbuild-bench");
+    remove_dir(&home)?;
+    headline("fixtures");
+    let registry = Registry::start(&home.join("registry"))?;
+    let registry = registry.ok_or_else(|| Failure::new("the benchmarks need docker-registry"))?;
+    let fixtures = Fixtures::make(
+        &folder,
+        &home,
+        &registry.address,
+        user.as_ref(),
+        wanted.iter().any(|one| one.debian),
+    )?;
+    let out = users::own_folder(&home.join("out"), user.as_ref())?;
+    let bench = Bench { user, fixtures, out };
+    let mut builders = Builder::all(&home, &rbuild, bench.user.as_ref())?;
+    let samples = rounds_of(&bench, &mut builders, &wanted, rounds);
+    for builder in &mut builders {
+        builder.close();
+    }
+    report::print(&builders, &wanted, &samples);
+    report::write_json(&folder.join("results.json"), &samples)
+}
+
+fn rounds_of(
+    bench: &Bench,
+    builders: &mut [Builder],
+    wanted: &[&'static Workload],
+    rounds: u32,
+) -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for round in 0..rounds {
+        for workload in wanted {
+            for builder in builders.iter_mut() {
+                headline(&format!(
+                    "round {} of {rounds}: {} with {}",
+                    round + 1,
+                    workload.name,
+                    builder.name()
+                ));
+                match (workload.run)(bench, builder, round) {
+                    Ok(values) => samples.extend(values.into_iter().map(|(measure, value)| {
+                        Sample::new(workload.name, measure, builder.name(), value)
+                    })),
+                    Err(failure) => println!("no figure: {failure}"),
+                }
+            }
+        }
+    }
+    samples
+}
+
+fn parse(args: &[String]) -> Outcome<(u32, Vec<&'static Workload>)> {
+    let mut rounds = ROUNDS;
+    let mut wanted = Vec::new();
+    for arg in args {
+        if let Ok(number) = arg.parse() {
+            rounds = number;
+        } else {
+            let found = WORKLOADS.iter().find(|workload| workload.name.eq_ignore_ascii_case(arg));
+            wanted.push(
+                found.ok_or_else(|| Failure::usage(format!("no workload is called `{arg}`")))?,
+            );
+        }
+    }
+    if wanted.is_empty() {
+        wanted = WORKLOADS.iter().collect();
+    }
+    Ok((rounds, wanted))
+}

@@ -1,0 +1,209 @@
+//! The workloads. Each answers for one builder and one round with a value for each of its measures.
+
+use std::path::Path;
+
+use super::builders::{Builder, Output};
+use super::measure::{peak_megabytes, seconds};
+use super::{Bench, fixtures};
+use crate::registry::Registry;
+use crate::run::Outcome;
+
+/// The values of one run, by measure.
+type Values = Vec<(&'static str, f64)>;
+
+/// One workload.
+pub(super) struct Workload {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) measures: &'static [&'static str],
+    /// Whether it needs the Debian base images.
+    pub(super) debian: bool,
+    pub(super) run: fn(&Bench, &mut Builder, u32) -> Outcome<Values>,
+}
+
+const fn workload(
+    name: &'static str,
+    title: &'static str,
+    measures: &'static [&'static str],
+    debian: bool,
+    run: fn(&Bench, &mut Builder, u32) -> Outcome<Values>,
+) -> Workload {
+    Workload { name, title, measures, debian, run }
+}
+
+/// All of them, in the order of the table.
+pub(super) const WORKLOADS: &[Workload] = &[
+    workload(
+        "W1",
+        "10 instructions, all cached",
+        &["no export, s", "OCI tar, s", "peak MB"],
+        false,
+        cached,
+    ),
+    workload("W2", "50 RUN on busybox, cold", &["per step, s", "peak MB"], false, steps),
+    workload("W3", "8 stages of sleep 1", &["cold, s"], false, stages),
+    workload(
+        "W4",
+        "COPY of 50,000 files, 400 MB",
+        &["cold, s", "unchanged, s", "one changed, s", "peak MB"],
+        false,
+        copy,
+    ),
+    workload("W5", "apt-get install on Debian", &["cold, s", "then OCI tar, s"], true, install),
+    workload("W6", "1 GB layer to OCI tar", &["gzip, MB/s", "zstd, MB/s", "peak MB"], false, large),
+    workload("W7", "pull Debian, RUN true", &["empty store, s"], true, pull),
+    workload("W8", "push of 320 MB", &["not compressed yet, s", "sealed, s"], false, push),
+    workload("W9", "one shot, daemons counted", &["cold, s", "warm, s"], false, one_shot),
+    workload(
+        "W10",
+        "C project in two stages",
+        &["cold, s", "warm, s", "one line changed, s"],
+        true,
+        compile,
+    ),
+];
+
+/// Empties the store and fills it with a base image alone, so that no pull is counted.
+fn with_base(bench: &Bench, builder: &mut Builder, base: &Path) -> Outcome {
+    builder.reset()?;
+    builder.open()?;
+    seconds(&mut builder.build(base, Output::Nothing)).map(drop)?;
+    bench.clear_out()
+}
+
+impl Bench {
+    /// Removes results of builds before.
+    fn clear_out(&self) -> Outcome {
+        crate::run::remove_dir(&self.out)?;
+        crate::users::own_folder(&self.out, self.user.as_ref()).map(drop)
+    }
+}
+
+fn cached(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
+    let (context, tar) = (bench.fixtures.context("cached"), bench.out.join("image.tar"));
+    if round == 0 {
+        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    }
+    builder.open()?;
+    seconds(&mut builder.build(&context, Output::Nothing))?;
+    seconds(&mut builder.build(&context, Output::Gzip(&tar)))?;
+    Ok(vec![
+        ("no export, s", seconds(&mut builder.build(&context, Output::Nothing))?),
+        ("OCI tar, s", seconds(&mut builder.build(&context, Output::Gzip(&tar)))?),
+        ("peak MB", peak_megabytes(&mut builder.build(&context, Output::Nothing))?),
+    ])
+}
+
+fn steps(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    let context = bench.fixtures.context("steps");
+    let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    Ok(vec![("per step, s", taken / 50.0), ("peak MB", peak)])
+}
+
+fn stages(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    Ok(vec![(
+        "cold, s",
+        seconds(&mut builder.build(&bench.fixtures.context("stages"), Output::Nothing))?,
+    )])
+}
+
+fn copy(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
+    let context = bench.fixtures.tree()?;
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    let cold = seconds(&mut builder.build(&context, Output::Nothing))?;
+    let unchanged = seconds(&mut builder.build(&context, Output::Nothing))?;
+    fixtures::change(&context.join("src/d7/f7.txt"), round)?;
+    let changed = seconds(&mut builder.build(&context, Output::Nothing))?;
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    Ok(vec![
+        ("cold, s", cold),
+        ("unchanged, s", unchanged),
+        ("one changed, s", changed),
+        ("peak MB", peak),
+    ])
+}
+
+fn install(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    with_base(bench, builder, &bench.fixtures.context("debian"))?;
+    let (context, tar) = (bench.fixtures.context("install"), bench.out.join("image.tar"));
+    let cold = seconds(&mut builder.build(&context, Output::Nothing))?;
+    Ok(vec![
+        ("cold, s", cold),
+        ("then OCI tar, s", seconds(&mut builder.build(&context, Output::Gzip(&tar)))?),
+    ])
+}
+
+fn large(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    let context = bench.fixtures.large()?;
+    let megabytes = f64::from(fixtures::LARGE_MEGABYTES);
+    let mut values = Vec::new();
+    for measure in ["gzip, MB/s", "zstd, MB/s", "peak MB"] {
+        with_base(bench, builder, &context)?;
+        let tar = bench.out.join("image.tar");
+        let result = if measure == "zstd, MB/s" { Output::Zstd(&tar) } else { Output::Gzip(&tar) };
+        let mut command = builder.build(&context, result);
+        let value = if measure == "peak MB" {
+            peak_megabytes(&mut command)?
+        } else {
+            megabytes / seconds(&mut command)?
+        };
+        values.push((measure, value));
+    }
+    bench.clear_out()?;
+    Ok(values)
+}
+
+fn pull(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    builder.reset()?;
+    builder.open()?;
+    Ok(vec![(
+        "empty store, s",
+        seconds(&mut builder.build(&bench.fixtures.context("debian"), Output::Nothing))?,
+    )])
+}
+
+fn push(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    let context = bench.fixtures.medium()?;
+    with_base(bench, builder, &context)?;
+    let mut values = Vec::new();
+    for measure in ["not compressed yet, s", "sealed, s"] {
+        let folder = bench.out.with_extension("registry");
+        crate::run::remove_dir(&folder)?;
+        // Each time an empty one: blobs that are there are not sent.
+        let Some(registry) = Registry::start(&folder)? else { break };
+        let name = format!("{}/pushed:1", registry.address);
+        values.push((measure, seconds(&mut builder.build(&context, Output::Push(&name)))?));
+        drop(registry);
+        crate::run::remove_dir(&folder)?;
+    }
+    Ok(values)
+}
+
+fn one_shot(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    builder.reset()?;
+    let context = bench.fixtures.context("short");
+    let mut values = Vec::new();
+    for measure in ["cold, s", "warm, s"] {
+        let started = std::time::Instant::now();
+        builder.open()?;
+        seconds(&mut builder.build(&context, Output::Nothing))?;
+        builder.close();
+        values.push((measure, started.elapsed().as_secs_f64()));
+    }
+    Ok(values)
+}
+
+fn compile(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
+    with_base(bench, builder, &bench.fixtures.context("compiler"))?;
+    let context = bench.fixtures.context("project");
+    let cold = seconds(&mut builder.build(&context, Output::Nothing))?;
+    let warm = seconds(&mut builder.build(&context, Output::Nothing))?;
+    fixtures::change(&context.join("src/f3.c"), round)?;
+    let changed = seconds(&mut builder.build(&context, Output::Nothing))?;
+    Ok(vec![("cold, s", cold), ("warm, s", warm), ("one line changed, s", changed)])
+}
