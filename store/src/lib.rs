@@ -11,6 +11,7 @@ pub mod durable;
 pub mod entry;
 pub mod error;
 pub mod gzip;
+pub mod http;
 pub mod image;
 pub mod layer;
 pub mod layout;

@@ -1,4 +1,4 @@
-//! From a challenge to an `Authorization` header: basic, bearer tokens, OAuth2.
+//! From a challenge to an `Authorization` header: basic, bearer tokens, `OAuth2`.
 //!
 //! A registry is first asked without credentials; from its refusal it is learnt what it wants,
 //! once per host. Tokens are kept until shortly before they expire, by host and scopes;
@@ -28,7 +28,9 @@ use super::transport::{Body, Request, Transport};
 /// Largest answer of a token server, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;
 /// Life of a token that does not say (distribution-spec, token authentication).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_mins(1);
+/// The longest life that is believed.
+const MAX_LIFE: Duration = Duration::from_hours(24);
 /// A token this near to its end is not used any more.
 const MARGIN: Duration = Duration::from_secs(10);
 /// What this program is called by token servers.
@@ -292,7 +294,7 @@ impl Exchange<'_> {
                 let detail = format!("the token server of {} gave no token", endpoint.host);
                 RegistryError::new(ErrorKind::Invalid, detail)
             })?;
-        let life = life.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, Duration::from_secs(86_400));
+        let life = life.unwrap_or(DEFAULT_LIFE).clamp(DEFAULT_LIFE, MAX_LIFE);
         Ok(Token { header: bearer(&token)?, until: Instant::now() + life.saturating_sub(MARGIN) })
     }
 

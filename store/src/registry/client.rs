@@ -1,7 +1,7 @@
 //! One question to one endpoint: its address, its credentials, its scheme.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::header::{self, HeaderMap};
 use reqwest::{Method, Response, StatusCode};
@@ -47,7 +47,7 @@ impl Call {
 /// What is shared by all requests of a process.
 #[derive(Debug)]
 pub(crate) struct Client {
-    pub(crate) transport: Transport,
+    pub(crate) transport: Arc<Transport>,
     hosts: Hosts,
     auth: Authenticator,
     /// Which of its schemes a host turned out to speak.
@@ -59,7 +59,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn new(transport: Transport, hosts: Hosts, auth: Authenticator) -> Self {
+    pub(crate) fn new(transport: Arc<Transport>, hosts: Hosts, auth: Authenticator) -> Self {
         Self {
             transport,
             hosts,
@@ -107,12 +107,10 @@ impl Client {
     /// The error for an answer that is none of those hoped for.
     pub(crate) async fn refused(&self, endpoint: &Endpoint, response: Response) -> RegistryError {
         let error = refusal(response).await;
-        match error.kind() {
-            ErrorKind::Unauthorized | ErrorKind::Denied => {
-                error.with_hint(self.auth.hint(endpoint).await)
-            }
-            _ => error,
+        if matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied) {
+            return error.with_hint(self.auth.hint(endpoint).await);
         }
+        error
     }
 
     /// Asks `endpoint`. The answer may have any status.

@@ -9,15 +9,13 @@
 //! HTTP, any other by HTTPS only.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::Deserialize;
-
+use super::config_file::{
+    BuildkitHost, PullFrom, Rule, at, parse_buildkit, parse_containers, pick, strip_scheme,
+};
 use super::error::{ErrorKind, RegistryError};
 use crate::reference::{Reference, host_of_domain};
-
-/// Largest configuration file that is read, in bytes.
-const MAX_CONFIG_BYTES: u64 = 1 << 20;
 
 /// What to do with image names before asking a registry.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -106,92 +104,6 @@ pub struct ConfigPaths {
     pub certificate_dirs: Vec<PathBuf>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-struct BuildkitHost {
-    #[serde(default)]
-    mirrors: Vec<String>,
-    http: Option<bool>,
-    insecure: Option<bool>,
-    #[serde(default)]
-    ca: Vec<PathBuf>,
-    #[serde(default)]
-    keypair: Vec<KeyPair>,
-    #[serde(default)]
-    tlsconfigdir: Vec<PathBuf>,
-}
-
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
-struct KeyPair {
-    key: PathBuf,
-    cert: PathBuf,
-}
-
-#[derive(Deserialize)]
-struct BuildkitFile {
-    #[serde(default)]
-    registry: BTreeMap<String, BuildkitHost>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ContainersFile {
-    #[serde(default)]
-    unqualified_search_registries: Vec<String>,
-    #[serde(default)]
-    registry: Vec<ContainersRegistry>,
-    /// Version 1 of the format.
-    registries: Option<toml::Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ContainersRegistry {
-    prefix: Option<String>,
-    location: Option<String>,
-    #[serde(default)]
-    insecure: bool,
-    #[serde(default)]
-    blocked: bool,
-    #[serde(default)]
-    mirror_by_digest_only: bool,
-    #[serde(default)]
-    mirror: Vec<ContainersMirror>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ContainersMirror {
-    location: String,
-    #[serde(default)]
-    insecure: bool,
-    pull_from_mirror: Option<PullFrom>,
-}
-
-/// Which names a mirror may answer for.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq)]
-#[serde(rename_all = "kebab-case")]
-enum PullFrom {
-    All,
-    DigestOnly,
-    TagOnly,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Rule {
-    prefix: String,
-    location: Option<String>,
-    insecure: bool,
-    blocked: bool,
-    mirrors: Vec<Mirror>,
-}
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-struct Mirror {
-    location: String,
-    insecure: bool,
-    pull: PullFrom,
-}
-
 impl Hosts {
     /// Reads the files that `paths` name.
     ///
@@ -216,8 +128,7 @@ impl Hosts {
     ///
     /// If `text` is not in that format.
     pub fn add_buildkit(&mut self, text: &str) -> Result<(), RegistryError> {
-        let file: BuildkitFile = toml::from_str(text).map_err(|it| bad_toml(&it))?;
-        self.buildkit.extend(file.registry);
+        self.buildkit.extend(parse_buildkit(text)?);
         Ok(())
     }
 
@@ -227,18 +138,9 @@ impl Hosts {
     ///
     /// If `text` is not in that format.
     pub fn add_containers(&mut self, text: &str) -> Result<(), RegistryError> {
-        let file: ContainersFile = toml::from_str(text).map_err(|it| bad_toml(&it))?;
-        if file.registries.is_some() {
-            return Err(RegistryError::new(
-                ErrorKind::Config,
-                "table `registries` is version 1 of the format, which is not supported",
-            )
-            .with_hint("write `[[registry]]` tables as in containers-registries.conf(5)"));
-        }
-        for it in file.registry {
-            self.rules.push(rule(it)?);
-        }
-        self.search = file.unqualified_search_registries;
+        let (rules, search) = parse_containers(text)?;
+        self.rules.extend(rules);
+        self.search = search;
         Ok(())
     }
 
@@ -362,29 +264,6 @@ pub fn is_local(host: &str) -> bool {
         || name.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
-fn rule(it: ContainersRegistry) -> Result<Rule, RegistryError> {
-    let clean = |text: String| strip_scheme(&text).trim_end_matches('/').to_owned();
-    let location = it.location.map(clean).filter(|it| !it.is_empty());
-    let prefix = it.prefix.map(clean).filter(|it| !it.is_empty());
-    let Some(prefix) = prefix.or_else(|| location.clone()) else {
-        return Err(RegistryError::new(
-            ErrorKind::Config,
-            "a `[[registry]]` table has neither `prefix` nor `location`",
-        ));
-    };
-    let by_default = if it.mirror_by_digest_only { PullFrom::DigestOnly } else { PullFrom::All };
-    let mirrors = it
-        .mirror
-        .into_iter()
-        .map(|mirror| Mirror {
-            location: clean(mirror.location),
-            insecure: mirror.insecure,
-            pull: mirror.pull_from_mirror.unwrap_or(by_default),
-        })
-        .collect();
-    Ok(Rule { prefix, location, insecure: it.insecure, blocked: it.blocked, mirrors })
-}
-
 /// The part of `name` after `prefix`, which may be a host, a path below one, or `*.domain`.
 fn matched<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
     if let Some(suffix) = prefix.strip_prefix('*') {
@@ -402,69 +281,10 @@ fn relocate(name: &str, prefix: &str, location: &str) -> Option<String> {
     matched(name, prefix).map(|rest| format!("{location}{rest}"))
 }
 
-fn strip_scheme(text: &str) -> &str {
-    text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text)
-}
-
-/// The file named by the user, or else the first default that exists.
-fn pick(
-    named: Option<&PathBuf>,
-    defaults: &[PathBuf],
-) -> Result<Option<(PathBuf, String)>, RegistryError> {
-    if let Some(path) = named {
-        let text = read(path)?.ok_or_else(|| {
-            at(RegistryError::new(ErrorKind::Config, "the file does not exist"), path)
-        })?;
-        return Ok(Some((path.clone(), text)));
-    }
-    for path in defaults {
-        if let Some(text) = read(path)? {
-            return Ok(Some((path.clone(), text)));
-        }
-    }
-    Ok(None)
-}
-
-/// The text of a small file; none if there is no such file.
-pub(crate) fn read(path: &Path) -> Result<Option<String>, RegistryError> {
-    use std::io::Read as _;
-    let failed = |it| {
-        at(RegistryError::new(ErrorKind::Local, "the file cannot be read").with_source(it), path)
-    };
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(it)
-            if matches!(
-                it.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(it) => return Err(failed(it)),
-    };
-    let mut text = String::new();
-    file.take(MAX_CONFIG_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
-    if text.len() as u64 > MAX_CONFIG_BYTES {
-        let error = RegistryError::new(
-            ErrorKind::Config,
-            format!("the file has more than {MAX_CONFIG_BYTES} bytes"),
-        );
-        return Err(at(error, path));
-    }
-    Ok(Some(text))
-}
-
-pub(crate) fn at(error: RegistryError, path: &Path) -> RegistryError {
-    error.doing(format!("use configuration {}", path.display()))
-}
-
-fn bad_toml(error: &toml::de::Error) -> RegistryError {
-    RegistryError::new(ErrorKind::Config, error.to_string().trim_end().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use expect_test::{Expect, expect};
 
     use super::*;
@@ -479,9 +299,9 @@ mod tests {
             Ok(endpoints) => {
                 for it in endpoints {
                     let schemes: Vec<_> = it.schemes.iter().map(|it| it.as_str()).collect();
-                    text.push_str(&format!("{} {}/{}", schemes.join("|"), it.host, it.path));
+                    write!(text, "{} {}/{}", schemes.join("|"), it.host, it.path).unwrap();
                     if let Some(namespace) = it.namespace {
-                        text.push_str(&format!(" ns={namespace}"));
+                        write!(text, " ns={namespace}").unwrap();
                     }
                     if it.tls.insecure {
                         text.push_str(" insecure");

@@ -17,11 +17,11 @@ use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::OnceCell;
 
-use super::config::read;
+use super::config_file::read;
 use crate::reference::DEFAULT_DOMAIN;
 
 /// How long a credential helper may take.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(60);
+const HELPER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Most bytes that a credential helper may write.
 const MAX_HELPER_BYTES: u64 = 1 << 20;
 /// What Docker Hub is called in credential files and by helpers.
@@ -39,7 +39,7 @@ pub enum Secret {
         /// Password, or an access token in its place.
         password: String,
     },
-    /// An OAuth2 refresh token: exchanged for a token at the token server.
+    /// An `OAuth2` refresh token: exchanged for a token at the token server.
     IdentityToken(String),
     /// A token for the registry itself.
     RegistryToken(String),
@@ -98,7 +98,8 @@ struct File {
 
 #[derive(Default, Deserialize)]
 struct Auth {
-    auth: Option<String>,
+    #[serde(rename = "auth")]
+    pair: Option<String>,
     username: Option<String>,
     password: Option<String>,
     identitytoken: Option<String>,
@@ -272,8 +273,8 @@ impl Auth {
         if let Some(token) = given(&self.registrytoken) {
             return Ok(Some(Secret::RegistryToken(token)));
         }
-        if let Some(auth) = given(&self.auth) {
-            return decode(&auth).map(Some);
+        if let Some(pair) = given(&self.pair) {
+            return decode(&pair).map(Some);
         }
         Ok(given(&self.username)
             .map(|user| password(user, self.password.clone().unwrap_or_default())))

@@ -113,7 +113,8 @@ impl RegistryError {
     #[must_use]
     pub(crate) fn after(mut self, others: &[(String, Self)]) -> Self {
         for (host, other) in others {
-            self.detail.push_str(&format!("; before, {host}: {}", other.detail));
+            let more = format!("; before, {host}: {}", other.detail);
+            self.detail.push_str(&more);
         }
         self
     }
@@ -187,13 +188,7 @@ pub(crate) fn from_answer(url: &Url, status: u16, body: &[u8]) -> RegistryError 
         500.. => ErrorKind::Server,
         _ => ErrorKind::Invalid,
     };
-    let mut detail = match kind {
-        ErrorKind::NotFound => "not found".to_owned(),
-        ErrorKind::Unauthorized => "not authorized".to_owned(),
-        ErrorKind::Denied => "access denied".to_owned(),
-        ErrorKind::RateLimited => "too many requests".to_owned(),
-        _ => format!("the server answered {}", status_text(status)),
-    };
+    let mut detail = headline(kind, status);
     for it in &diagnostics {
         let text = if it.message.is_empty() { it.code.to_lowercase() } else { it.message.clone() };
         if !text.is_empty() {
@@ -201,14 +196,28 @@ pub(crate) fn from_answer(url: &Url, status: u16, body: &[u8]) -> RegistryError 
             detail.push_str(&text);
         }
     }
-    detail.push_str(&format!(" ({status} from {})", redact(url)));
+    let detail = format!("{detail} ({status} from {})", redact(url));
     let error = RegistryError::new(kind, detail);
-    match kind {
-        ErrorKind::RateLimited => {
-            error.with_hint("log in for a higher limit, configure a mirror, or try again later")
-        }
-        ErrorKind::Server => error.with_hint("the server failed; try again later"),
-        _ => error,
+    if kind == ErrorKind::RateLimited {
+        let hint = "log in for a higher limit, configure a mirror, or try again later";
+        return error.with_hint(hint);
+    }
+    if kind == ErrorKind::Server {
+        return error.with_hint("the server failed; try again later");
+    }
+    error
+}
+
+fn headline(kind: ErrorKind, status: u16) -> String {
+    let known = [
+        (ErrorKind::NotFound, "not found"),
+        (ErrorKind::Unauthorized, "not authorized"),
+        (ErrorKind::Denied, "access denied"),
+        (ErrorKind::RateLimited, "too many requests"),
+    ];
+    match known.iter().find(|(it, _)| *it == kind) {
+        Some((_, text)) => (*text).to_owned(),
+        None => format!("the server answered {}", status_text(status)),
     }
 }
 

@@ -17,7 +17,7 @@ const MAX_LISTED: usize = 24;
 /// The two kinds of manifests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Manifest {
-    Image { config: Descriptor, layers: Vec<Descriptor> },
+    Image { config: Box<Descriptor>, layers: Vec<Descriptor> },
     Index { manifests: Vec<Descriptor> },
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn parse(
         Manifest::Index { manifests: field("manifests", raw.manifests)? }
     } else {
         Manifest::Image {
-            config: field("config", raw.config)?,
+            config: Box::new(field("config", raw.config)?),
             layers: field("layers", raw.layers)?,
         }
     };

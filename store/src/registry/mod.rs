@@ -15,10 +15,11 @@
 //! Why this is not oci-client: docs/adr/0004-registry-client.md.
 
 mod auth;
-mod body;
+pub(crate) mod body;
 mod challenge;
 mod client;
 pub mod config;
+mod config_file;
 pub mod credentials;
 pub mod error;
 mod manifest;
@@ -29,7 +30,7 @@ pub(crate) mod transport;
 mod upload;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 
@@ -41,6 +42,7 @@ pub use self::push::{BlobSource, Delivery, PushBlob, PushImage, PushManifest};
 pub use self::resolve::{Resolve, Resolved};
 pub use self::transport::{NetworkSettings, Proxies, RetryPolicy};
 use crate::digest::BlobId;
+use crate::http::Web;
 
 /// Called as bytes move: which blob, bytes so far, bytes in all.
 pub type Progress = Arc<dyn Fn(&BlobId, u64, u64) + Send + Sync>;
@@ -59,8 +61,13 @@ pub struct Registry {
 impl Registry {
     /// Prepares; does not read or connect.
     pub fn new(hosts: Hosts, credentials: Credentials, network: NetworkSettings) -> Self {
-        let transport = transport::Transport::new(network);
+        let transport = Arc::new(transport::Transport::new(network));
         let auth = auth::Authenticator::new(credentials);
         Self { client: Arc::new(client::Client::new(transport, hosts, auth)) }
+    }
+
+    /// Web servers, reached over the same connections.
+    pub fn web(&self) -> Web {
+        Web::over(Arc::clone(&self.client.transport))
     }
 }

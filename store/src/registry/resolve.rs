@@ -99,7 +99,7 @@ impl Registry {
             let chosen = match &fetched.manifest {
                 Manifest::Index { manifests } => select(manifests, platform)?.clone(),
                 Manifest::Image { config, layers } => {
-                    let (config, layers) = (config.clone(), layers.clone());
+                    let (config, layers) = (Descriptor::clone(config), layers.clone());
                     let config_bytes = match local(&config.digest) {
                         Some(bytes) => Bytes::from(bytes),
                         None => self.blob_bytes(reference, &config, MAX_CONFIG_BYTES).await?,
@@ -142,14 +142,11 @@ impl Registry {
             }
             Err(_) => None,
         };
-        match header {
-            Some(digest) => Ok(BlobId(digest)),
-            None => {
-                let fetched =
-                    self.manifest(reference, None).await.map_err(|it| it.doing(action))?;
-                Ok(fetched.descriptor.digest)
-            }
+        if let Some(digest) = header {
+            return Ok(BlobId(digest));
         }
+        let fetched = self.manifest(reference, None).await.map_err(|it| it.doing(action))?;
+        Ok(fetched.descriptor.digest)
     }
 
     async fn top(&self, question: Resolve<'_>) -> Result<Fetched, RegistryError> {

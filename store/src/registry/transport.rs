@@ -24,11 +24,11 @@ const MAX_REDIRECTS: usize = 10;
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a server may be silent: before the header of its answer, and within a body.
-pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_secs(60);
+pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The slowest upload that is waited for, in bytes per second.
 const MIN_UPLOAD_RATE: u64 = 16 * 1024;
 /// The longest wait that a server can ask for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Attempts at a host to which no connection can be made.
 const CONNECT_ATTEMPTS: u32 = 2;
 
@@ -336,7 +336,7 @@ fn list_certificates(
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, RegistryError> {
-    let text = super::config::read(path)?;
+    let text = super::config_file::read(path)?;
     text.map(String::into_bytes).ok_or_else(|| {
         let detail = format!("{} does not exist", path.display());
         RegistryError::new(ErrorKind::Config, detail)

@@ -24,7 +24,7 @@ const READ_BYTES: usize = 256 * 1024;
 pub(super) struct Source {
     registry: Registry,
     descriptor: Descriptor,
-    source: BlobSource,
+    bytes: BlobSource,
     progress: Progress,
 }
 
@@ -38,7 +38,7 @@ impl Source {
         Self {
             registry: registry.clone(),
             descriptor: descriptor.clone(),
-            source: source.clone(),
+            bytes: source.clone(),
             progress: Arc::clone(progress),
         }
     }
@@ -53,7 +53,7 @@ impl Source {
 
     /// Whether parts other than the whole can be sent.
     pub(super) fn can_start_anywhere(&self) -> bool {
-        match self.source {
+        match self.bytes {
             BlobSource::File(_) | BlobSource::Bytes(_) => true,
             BlobSource::Registry(_) => false,
         }
@@ -72,7 +72,7 @@ impl Source {
     }
 
     async fn open(self, offset: u64, length: u64) -> Result<reqwest::Body, RegistryError> {
-        match &self.source {
+        match &self.bytes {
             BlobSource::File(path) => {
                 let failed = |it: std::io::Error| {
                     let detail = format!("{} cannot be read: {it}", path.display());

@@ -5,6 +5,7 @@ mod pull;
 mod push;
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,10 +141,10 @@ async fn serve(
     let mut text = format!("HTTP/1.1 {} Status\r\nConnection: close\r\n", reply.status);
     let announced = reply.headers.iter().any(|(name, _)| name == "Content-Length");
     if !announced {
-        text.push_str(&format!("Content-Length: {}\r\n", reply.body.len()));
+        write!(text, "Content-Length: {}\r\n", reply.body.len()).unwrap();
     }
     for (name, value) in &reply.headers {
-        text.push_str(&format!("{name}: {value}\r\n"));
+        write!(text, "{name}: {value}\r\n").unwrap();
     }
     let mut bytes = (text + "\r\n").into_bytes();
     if seen.method != "HEAD" {

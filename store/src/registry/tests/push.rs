@@ -70,11 +70,13 @@ async fn a_refused_mount_becomes_an_upload() {
 
 #[tokio::test]
 async fn a_mount_sends_nothing() {
-    let server = Server::start(|seen, _| match seen.target.contains("mount=") {
-        true => reply(201, ""),
-        false => uploads(seen),
-    })
-    .await;
+    let server =
+        Server::start(
+            |seen, _| {
+                if seen.target.contains("mount=") { reply(201, "") } else { uploads(seen) }
+            },
+        )
+        .await;
     let one = push_blob(b"bytes", vec![server.reference("b/base")]);
     let target = server.reference("a/app:1");
     let done = client("", "").push_blob(&target, &one, &no_progress()).await.unwrap();
