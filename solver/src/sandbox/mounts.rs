@@ -79,6 +79,8 @@ pub struct Layout {
     pub shm_size: u64,
     /// Whether the network namespace is new.
     pub own_network: bool,
+    /// Whether the kernel has `/proc/kcore`, which is linked to then (and masked).
+    pub kcore: bool,
     /// Whether nothing is hidden and nothing is read-only.
     pub insecure: bool,
     /// What becomes of mount points that had to be made.
@@ -95,13 +97,12 @@ const DEV_BYTES: u64 = 64 << 20;
 const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Links in `/dev`, as runc makes them.
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("/dev/ptmx", "pts/ptmx"),
     ("/dev/fd", "/proc/self/fd"),
     ("/dev/stdin", "/proc/self/fd/0"),
     ("/dev/stdout", "/proc/self/fd/1"),
     ("/dev/stderr", "/proc/self/fd/2"),
-    ("/dev/core", "/proc/kcore"),
 ];
 
 /// What a step may look at but not change.
@@ -223,7 +224,8 @@ fn system(layout: &Layout, steps: &mut Vec<Step>, next: &mut impl FnMut() -> Slo
     let size = if layout.shm_size == 0 { DEFAULT_SHM_BYTES } else { layout.shm_size };
     steps.push(mount(NewFs::Tmpfs { size, mode: 0o1777 }, "/dev/shm", Restrict::INERT));
     steps.push(mount(NewFs::Mqueue, "/dev/mqueue", Restrict::INERT));
-    for (at, target) in LINKS {
+    let core = layout.kcore.then_some(("/dev/core", "/proc/kcore"));
+    for (at, target) in LINKS.into_iter().chain(core) {
         steps.push(Step::Symlink { at: at.to_owned(), target: target.to_owned() });
     }
     sysfs(layout, steps, next);
@@ -296,6 +298,7 @@ mod tests {
             hostname: "buildkitsandbox".into(),
             shm_size: 0,
             own_network: false,
+            kcore: true,
             insecure: false,
             litter: Litter::RemoveWithParents,
         }

@@ -116,7 +116,8 @@ impl Steps {
             let stubs = Vec::new();
             return Ok(Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs });
         }
-        let outcome = parent::run(&self.program, &plan, &passed, killer).map_err(|error| refused(&error))?;
+        let outcome =
+            parent::run(&self.program, &plan, &passed, killer).map_err(|error| refused(&error))?;
         if let End::NotStarted(_, text) = &outcome.end {
             // Where the step's own words would have gone.
             let _ = rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes());
@@ -160,6 +161,7 @@ impl Steps {
             hostname: request.hostname.clone(),
             shm_size: request.shm_size,
             own_network,
+            kcore: Path::new("/proc/kcore").exists(),
             insecure: request.insecure,
             litter: if request.remove_stub_parents {
                 Litter::RemoveWithParents

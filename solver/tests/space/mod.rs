@@ -1,0 +1,168 @@
+//! A store with one image in it, and a worker that runs steps on it.
+
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
+use rbuild_solver::worker::client::{Exited, Worker};
+use rbuild_solver::worker::launch::Snapshotter;
+use rbuild_solver::worker::proto::{
+    ExecMount, ExecRequest, Failure, LayerId, MountSource, Network,
+};
+use rbuild_store::digest::{DiffId, Digest};
+use tar::EntryType::{Directory, Regular, Symlink};
+
+pub(crate) struct Space {
+    pub(crate) worker: Worker,
+    pub(crate) base: LayerId,
+    dir: tempfile::TempDir,
+    next: AtomicU64,
+}
+
+/// What a step printed, and how it ended.
+pub(crate) struct Ran {
+    pub(crate) out: String,
+    pub(crate) exited: Exited,
+}
+
+pub(crate) fn mount(dest: &str, source: MountSource) -> ExecMount {
+    ExecMount { dest: dest.to_owned(), readonly: false, source }
+}
+
+impl Space {
+    pub(crate) async fn new(snapshotter: Snapshotter) -> Result<Self, String> {
+        let found = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
+        let busybox = found.iter().find(|it| it.exists());
+        let busybox = busybox.ok_or("no busybox on this machine (Debian: busybox-static)")?;
+        let text = |error: std::io::Error| error.to_string();
+        let dir = tempfile::tempdir().map_err(text)?;
+        drop(rbuild_store::local::Store::open(dir.path()).map_err(|error| error.to_string())?);
+        let worker = Worker::new(dir.path(), snapshotter);
+        let isolation = worker.isolation().await.map_err(|it| it.text)?;
+        if isolation.rung == "none" {
+            return Err(isolation.why);
+        }
+        let tar = image(busybox).map_err(text)?;
+        let diff_id = DiffId(Digest::of(&tar));
+        let base = LayerId(diff_id.0.hex());
+        let (reader, mut writer) = std::io::pipe().map_err(text)?;
+        let writing = std::thread::spawn(move || writer.write_all(&tar));
+        worker.unpack(base.clone(), reader.into(), diff_id).await.map_err(|it| it.text)?;
+        writing.join().map_err(|_| "a panic")?.map_err(text)?;
+        Ok(Self { worker, base, dir, next: AtomicU64::new(1) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Files of subordinate ids cannot be removed from outside.
+    pub(crate) async fn close(&self) {
+        let dirs = ["layers", "trees", "cache-mounts"].map(Into::into).to_vec();
+        self.worker.remove(dirs).await.expect("removes");
+    }
+
+    pub(crate) fn request(&self, script: &str) -> ExecRequest {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let root = MountSource::Tree {
+            chain: vec![self.base.clone()],
+            selector: String::new(),
+            commit: Some(LayerId(format!("{number:032x}"))),
+        };
+        ExecRequest {
+            args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
+            env: vec!["PATH=/bin:/sbin".to_owned()],
+            cwd: "/".to_owned(),
+            user: String::new(),
+            hostname: "buildkitsandbox".to_owned(),
+            extra_hosts: Vec::new(),
+            resolv_conf: None,
+            ulimits: Vec::new(),
+            shm_size: 0,
+            network: Network::Default,
+            insecure: false,
+            mounts: vec![mount("/", root)],
+            remove_stub_parents: true,
+            stdout: 0,
+            stderr: 1,
+        }
+    }
+
+    pub(crate) async fn ask_with(
+        &self,
+        request: ExecRequest,
+        more: Vec<OwnedFd>,
+    ) -> Result<Ran, Failure> {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        let mut fds = vec![writer.try_clone().expect("a descriptor").into(), writer.into()];
+        fds.extend(more);
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut out = String::new();
+            reader.read_to_string(&mut out).map(|_| out)
+        });
+        let exited = self.worker.exec(request, fds).await?.wait().await?;
+        let out = reading.await.expect("no panic").expect("text");
+        Ok(Ran { out, exited })
+    }
+
+    pub(crate) async fn ask(&self, request: ExecRequest) -> Result<Ran, String> {
+        self.ask_with(request, Vec::new()).await.map_err(|it| it.text)
+    }
+
+    pub(crate) async fn run(&self, script: &str) -> Result<Ran, String> {
+        self.ask(self.request(script)).await
+    }
+
+    pub(crate) async fn refused(&self, request: ExecRequest) -> Result<Failure, String> {
+        match self.ask_with(request, Vec::new()).await {
+            Ok(ran) => Err(format!("it ran: {}", ran.out)),
+            Err(failure) => Ok(failure),
+        }
+    }
+
+    /// Paths of the layer that a step left.
+    pub(crate) fn left(&self, ran: &Ran) -> Result<String, String> {
+        let plain = (MapKey::none(), Ownership::Recorded, Driver::Plain);
+        let layers = LayerStore::open(self.path(), plain.0, plain.1, plain.2);
+        let layers = layers.map_err(|error| error.to_string())?;
+        let committed = ran.exited.layers.first().ok_or("nothing was committed")?;
+        let listing = layers.listing(&committed.layer).map_err(|error| error.to_string())?;
+        let path = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
+        let paths: Vec<_> = listing.iter().map(|it| path(&it.path)).collect();
+        Ok(paths.join(" ").trim().to_owned())
+    }
+}
+
+/// A root with busybox, some users, and the directories that every step mounts on.
+fn image(busybox: &Path) -> std::io::Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind, mode, link: Option<&str>, data: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(mode);
+        header.set_size(data.len() as u64);
+        header.set_mtime(1_000_000_000);
+        header.set_uid(0);
+        header.set_gid(0);
+        match link {
+            Some(link) => tar.append_link(&mut header, path, link),
+            None => tar.append_data(&mut header, path, data),
+        }
+    };
+    for dir in ["bin/", "etc/", "proc/", "sys/", "dev/", "home/", "home/app/"] {
+        add(dir, Directory, 0o755, None, b"")?;
+    }
+    add("tmp/", Directory, 0o1777, None, b"")?;
+    add("bin/busybox", Regular, 0o755, None, &std::fs::read(busybox)?)?;
+    let applets = "sh cat ls id env echo grep chown mount unshare sleep hostname readlink stat head \
+                   touch rm mkdir wc cut true kill pwd ip nc sort find ln chmod dd";
+    for applet in applets.split_whitespace() {
+        add(&format!("bin/{applet}"), Symlink, 0o777, Some("busybox"), b"")?;
+    }
+    let passwd = b"root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n";
+    add("etc/passwd", Regular, 0o644, None, passwd)?;
+    add("etc/group", Regular, 0o644, None, b"root:x:0:\nwheel:x:10:root,app\napp:x:1001:\n")?;
+    tar.into_inner()
+}

@@ -1,0 +1,303 @@
+//! Steps that really run, in a real namespace: what they see, what they leave, how they end.
+//!
+//! The test's own binary is the worker and init, as `rbuild` is in the product, so it has its own
+//! `main`. Where no namespace can be had or no busybox is there, it says so and passes.
+
+#![expect(clippy::print_stdout, reason = "it is its own test runner")]
+
+mod space;
+
+use std::io::{Read as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use rbuild_solver::worker::launch::Snapshotter;
+use rbuild_solver::worker::proto::{ExecMount, FailureKind, MountSource, Network};
+use space::{Space, mount};
+
+fn main() -> ExitCode {
+    let args: Vec<_> = std::env::args_os().collect();
+    if let Some(code) = rbuild_solver::worker::dispatch_hidden(&args) {
+        return code;
+    }
+    let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    for snapshotter in [Snapshotter::Overlay, Snapshotter::Plain] {
+        let space = match runtime.block_on(Space::new(snapshotter)) {
+            Ok(space) => space,
+            Err(reason) => {
+                println!("skipped ({snapshotter:?}): {reason}");
+                continue;
+            }
+        };
+        for (name, case) in cases().into_iter().filter(|it| it.0.contains(&filter)) {
+            if let Err(text) = runtime.block_on(case(&space)) {
+                println!("FAILED: {name} ({snapshotter:?}): {text}");
+                return ExitCode::FAILURE;
+            }
+            println!("{name} ({snapshotter:?}): ok");
+        }
+        runtime.block_on(space.close());
+    }
+    ExitCode::SUCCESS
+}
+
+type Outcome = Result<(), String>;
+type Case = fn(&Space) -> std::pin::Pin<Box<dyn Future<Output = Outcome> + '_>>;
+
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => {
+        fn cases() -> Vec<(&'static str, Case)> {
+            vec![$((stringify!($name), |space| Box::pin($name(space)))),*]
+        }
+    };
+}
+
+cases! {
+    it_is_pid_1_and_root_of_its_own_machine,
+    it_has_the_capabilities_of_docker,
+    it_cannot_mount_or_make_namespaces,
+    users_come_from_the_image,
+    a_missing_user_is_the_users_mistake,
+    a_missing_program_is_127,
+    mount_points_leave_no_litter,
+    what_the_step_puts_in_a_stub_stays,
+    devices_are_those_of_docker,
+    a_secret_is_a_file_in_memory,
+    a_cache_outlives_the_step,
+    a_cache_can_start_with_content,
+    mounts_of_trees,
+    a_relayed_socket_is_in_its_place,
+    without_network_there_is_only_loopback,
+    background_processes_end_with_the_step,
+    a_failed_step_leaves_nothing,
+    signals_are_told_apart,
+    a_cancelled_step_ends,
+    several_run_at_once,
+}
+
+#[track_caller]
+fn same(found: &str, expect: &str) -> Outcome {
+    let line = std::panic::Location::caller().line();
+    if found == expect {
+        return Ok(());
+    }
+    Err(format!("line {line}: expected\n{expect}\nfound\n{found}"))
+}
+
+async fn it_is_pid_1_and_root_of_its_own_machine(space: &Space) -> Outcome {
+    let mut request = space.request(
+        "id; echo $$; hostname; pwd; umask; env | sort; ls /proc | grep -c '^[0-9]'; \
+         readlink /proc/self/fd/0 | cut -c1-5; ls /proc/self/fd | wc -l",
+    );
+    request.cwd = "/new/dir".to_owned();
+    let ran = space.ask(request).await?;
+    // Three processes: the shell, `ls` and `grep`.
+    let expect = "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n1\nbuildkitsandbox\n/new/dir\n\
+                  0022\nHOME=/root\nPATH=/bin:/sbin\nPWD=/new/dir\nSHLVL=1\n3\npipe:\n4\n";
+    same(&ran.out, expect)?;
+    same(&space.left(&ran)?, "new new/dir")
+}
+
+async fn it_has_the_capabilities_of_docker(space: &Space) -> Outcome {
+    let script = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status | cut -f2";
+    let (none, set) = ("0000000000000000", "00000000a80425fb");
+    same(&space.run(script).await?.out, &format!("{none}\n{set}\n{set}\n{set}\n{none}\n0\n2\n"))?;
+    let mut request = space.request(script);
+    request.user = "app".to_owned();
+    let ran = space.ask(request).await?;
+    same(&ran.out, &format!("{none}\n{none}\n{none}\n{set}\n{none}\n0\n2\n"))
+}
+
+async fn it_cannot_mount_or_make_namespaces(space: &Space) -> Outcome {
+    let script = "mount -t tmpfs x /tmp 2>/dev/null && echo mounted; \
+                  unshare -U true 2>/dev/null && echo unshared; \
+                  (echo x > /proc/sys/kernel/hostname) 2>/dev/null && echo sysctl; \
+                  ls /sys/fs/cgroup /sys/firmware 2>/dev/null | grep -v ':$' | grep -c .; \
+                  cat /proc/keys /proc/kcore 2>/dev/null | wc -c";
+    same(&space.run(script).await?.out, "0\n0\n")
+}
+
+async fn users_come_from_the_image(space: &Space) -> Outcome {
+    let script = "id; echo $HOME; echo x > /dev/stdout; touch /home/app/f 2>/dev/null || echo no";
+    let ids = [
+        ("app", "uid=1000(app) gid=1001(app) groups=10(wheel),1001(app)\n/home/app\nx\nno\n"),
+        ("1000:1001", "uid=1000(app) gid=1001(app) groups=1001(app)\n/home/app\nx\nno\n"),
+        ("77:wheel", "uid=77 gid=10(wheel) groups=10(wheel)\n/\nx\nno\n"),
+    ];
+    for (user, expect) in ids {
+        let mut request = space.request(script);
+        request.user = user.to_owned();
+        same(&space.ask(request).await?.out, expect)?;
+    }
+    Ok(())
+}
+
+async fn a_missing_user_is_the_users_mistake(space: &Space) -> Outcome {
+    let mut request = space.request("true");
+    request.user = "nobody".to_owned();
+    let failure = space.refused(request).await?;
+    same(&failure.text, "unable to find user nobody: no matching entries in passwd file")?;
+    same(&format!("{:?}", failure.kind), &format!("{:?}", FailureKind::User))
+}
+
+async fn a_missing_program_is_127(space: &Space) -> Outcome {
+    let programs = [
+        ("nope", "Code(127)", "exec: \"nope\": executable file not found in $PATH\n"),
+        ("/nope", "Code(127)", "exec: \"/nope\": stat /nope: no such file or directory\n"),
+        ("/etc/passwd", "Code(126)", "exec: \"/etc/passwd\": permission denied\n"),
+        ("/etc", "Code(126)", "exec: \"/etc\": is a directory\n"),
+    ];
+    for (program, status, text) in programs {
+        let mut request = space.request("");
+        request.args = vec![program.to_owned()];
+        let ran = space.ask(request).await?;
+        same(&ran.out, text)?;
+        same(&format!("{:?}", ran.exited.status), status)?;
+    }
+    Ok(())
+}
+
+async fn mount_points_leave_no_litter(space: &Space) -> Outcome {
+    let mut request =
+        space.request("ls -d /t/u /etc/resolv.conf /etc/hosts /a/b && echo x > /a/b/y");
+    request.mounts.push(mount("/t/u", MountSource::Tmpfs { size: 1 << 20 }));
+    request.mounts.push(mount("/a/b", MountSource::Tmpfs { size: 0 }));
+    let ran = space.ask(request).await?;
+    same(&ran.out, "/a/b\n/etc/hosts\n/etc/resolv.conf\n/t/u\n")?;
+    same(&space.left(&ran)?, "")
+}
+
+async fn what_the_step_puts_in_a_stub_stays(space: &Space) -> Outcome {
+    let mut request = space.request("echo x > /t/kept");
+    request.mounts.push(mount("/t/u", MountSource::Tmpfs { size: 0 }));
+    let ran = space.ask(request).await?;
+    same(&space.left(&ran)?, "t t/kept")
+}
+
+async fn devices_are_those_of_docker(space: &Space) -> Outcome {
+    let script = "ls /dev | grep -vx core; readlink /dev/ptmx; echo x > /dev/null && head -c4 /dev/zero | wc -c";
+    let expect = "fd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\n\
+                  urandom\nzero\npts/ptmx\n4\n";
+    same(&space.run(script).await?.out, expect)
+}
+
+async fn a_secret_is_a_file_in_memory(space: &Space) -> Outcome {
+    let file = "/run/secrets/s";
+    let script = format!("cat {file}; stat -c ' %a %u %g' {file}; stat -f -c %T {file}");
+    let mut request = space.request(&script);
+    let source = MountSource::Secret { value: 2, uid: 5, gid: 6, mode: 0o440 };
+    request.mounts.push(mount(file, source));
+    let (reader, mut writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    writer.write_all(b"s3cret").map_err(|error| error.to_string())?;
+    drop(writer);
+    let ran = space.ask_with(request, vec![reader.into()]).await.map_err(|it| it.text)?;
+    same(&ran.out, "s3cret 440 5 6\ntmpfs\n")?;
+    same(&space.left(&ran)?, "")
+}
+
+fn cache(name: &str) -> MountSource {
+    let (base, selector) = (Vec::new(), String::new());
+    let dir = PathBuf::from("cache-mounts").join(name);
+    MountSource::Cache { dir, base, selector, mode: 0o711, uid: 123, gid: 456 }
+}
+
+async fn a_cache_outlives_the_step(space: &Space) -> Outcome {
+    let mut request = space.request("stat -c '%a %u %g' /c; echo kept > /c/f");
+    request.mounts.push(mount("/c", cache("one")));
+    same(&space.ask(request).await?.out, "711 123 456\n")?;
+    let mut request = space.request("cat /other/f");
+    request.mounts.push(mount("/other", cache("one")));
+    same(&space.ask(request).await?.out, "kept\n")
+}
+
+async fn a_cache_can_start_with_content(space: &Space) -> Outcome {
+    let mut request = space.request("wc -l < /c/passwd; stat -c %u /c; echo x 2>/dev/null > /c/x");
+    let (base, selector) = (vec![space.base.clone()], "/etc".to_owned());
+    let dir = PathBuf::from("cache-mounts/two");
+    let source = MountSource::Cache { dir, base, selector, mode: 0o711, uid: 123, gid: 456 };
+    request.mounts.push(ExecMount { dest: "/c".to_owned(), readonly: true, source });
+    let ran = space.ask(request).await?;
+    same(&ran.out, "2\n0\n")?;
+    same(&format!("{:?}", ran.exited.status), "Code(1)")
+}
+
+async fn mounts_of_trees(space: &Space) -> Outcome {
+    let tree = |selector: &str| {
+        let (chain, selector) = (vec![space.base.clone()], selector.to_owned());
+        MountSource::Tree { chain, selector, commit: None }
+    };
+    let script = "wc -l < /f/g; (echo x > /r/new) 2>/dev/null || echo ro; \
+                  echo y > /w/new && cat /w/new; ls -d /w/etc";
+    let mut request = space.request(script);
+    request.mounts.push(mount("/f/g", tree("etc/passwd")));
+    let (dest, source) = ("/r".to_owned(), tree(""));
+    request.mounts.push(ExecMount { dest, readonly: true, source });
+    request.mounts.push(mount("/w", tree("/")));
+    let ran = space.ask(request).await?;
+    same(&ran.out, "2\nro\ny\n/w/etc\n")?;
+    same(&space.left(&ran)?, "")?;
+    let mut request = space.request("true");
+    request.mounts.push(mount("/m", tree("no/such")));
+    same(&space.refused(request).await?.text, "\"no/such\": not found")
+}
+
+async fn a_relayed_socket_is_in_its_place(space: &Space) -> Outcome {
+    // busybox has no program that speaks through it; that it does is tested beside the relay.
+    let path = space.path().join("agent");
+    let mut request = space.request("stat -c '%a %u %F' /run/s");
+    request.mounts.push(mount("/run/s", MountSource::Socket { path, uid: 0, gid: 0, mode: 0o600 }));
+    let ran = space.ask(request).await?;
+    same(&ran.out, "600 0 socket\n")?;
+    same(&space.left(&ran)?, "")
+}
+
+async fn without_network_there_is_only_loopback(space: &Space) -> Outcome {
+    let mut request = space.request("ls /sys/class/net; ip -o addr show lo | grep -c 127.0.0.1");
+    request.network = Network::None;
+    same(&space.ask(request).await?.out, "lo\n1\n")
+}
+
+async fn background_processes_end_with_the_step(space: &Space) -> Outcome {
+    // Its output stays open as long as one of them lives: this ends only if all are gone.
+    let ran = space.run("(sleep 1000 & sleep 1000 &); echo started").await?;
+    same(&ran.out, "started\n")
+}
+
+async fn a_failed_step_leaves_nothing(space: &Space) -> Outcome {
+    let ran = space.run("echo x > /x; exit 7").await?;
+    same(&format!("{:?}", ran.exited.status), "Code(7)")?;
+    same(&ran.exited.layers.len().to_string(), "0")
+}
+
+async fn signals_are_told_apart(space: &Space) -> Outcome {
+    let mut request = space.request("while :; do :; done");
+    request.ulimits = vec![("cpu".to_owned(), 1, 1)];
+    let ran = space.ask(request).await?;
+    same(&format!("{:?}", ran.exited.status), "Signal(9)")
+}
+
+async fn a_cancelled_step_ends(space: &Space) -> Outcome {
+    let (mut reader, writer) = std::io::pipe().map_err(|error| error.to_string())?;
+    let fds = vec![writer.try_clone().map_err(|error| error.to_string())?.into(), writer.into()];
+    let request = space.request("trap '' TERM; echo ready; sleep 1000");
+    let mut execution = space.worker.exec(request, fds).await.map_err(|it| it.text)?;
+    let mut word = [0; 5];
+    reader.read_exact(&mut word).map_err(|error| error.to_string())?;
+    execution.cancel();
+    let exited = execution.wait().await.map_err(|it| it.text)?;
+    same(&format!("{:?}", exited.status), "Cancelled")
+}
+
+async fn several_run_at_once(space: &Space) -> Outcome {
+    // Each waits for a file that only the other one makes.
+    let request = |own: &str, other: &str| {
+        let script = format!("echo x > /c/{own}; while ! cat /c/{other} 2>/dev/null; do :; done");
+        let mut request = space.request(&script);
+        request.mounts.push(mount("/c", cache("shared")));
+        request
+    };
+    let (one, two) = tokio::join!(space.ask(request("a", "b")), space.ask(request("b", "a")));
+    same(&one?.out, "x\n")?;
+    same(&two?.out, "x\n")
+}
