@@ -19,6 +19,7 @@ pub mod heredoc;
 mod json_form;
 mod lines;
 pub mod lower;
+pub mod lint;
 pub mod options;
 pub mod parse;
 pub mod pattern;

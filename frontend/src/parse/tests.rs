@@ -319,20 +319,26 @@ fn long_lines() {
 
 #[test]
 fn bytes_that_are_not_text() {
-    check_bytes(b"FROM a\n# \xff\nENV a=\xff\nCOPY <<E /e\n\xff\nE\n", expect![[r#"
+    check_bytes(
+        b"FROM a\n# \xff\nENV a=\xff\nCOPY <<E /e\n\xff\nE\n",
+        expect![[r#"
         (directives escape=\)
         (from 1 "a")
         (env 3 a="�")
         (copy 4-6 (inline "E" expand "�\n") to="/e")
-    "#]]);
-    check_bytes(b"FROM a\nRUN echo \\\n  \xe9 x\n", expect![[r#"
+    "#]],
+    );
+    check_bytes(
+        b"FROM a\nRUN echo \\\n  \xe9 x\n",
+        expect![[r#"
         error: RUN holds a byte that is not UTF-8
          --> Dockerfile:3:3
           |
         3 |   � x
           |   ^
           = help: convert the file to UTF-8, or write the byte with printf '\ooo'
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
