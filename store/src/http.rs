@@ -320,13 +320,7 @@ fn disposition_name(header: &str) -> Option<String> {
     loop {
         let (name, after) = rest.split_once('=')?;
         let after = after.trim_start();
-        let (value, after) = match after.strip_prefix('"') {
-            Some(quoted) => unquote(quoted),
-            None => {
-                let end = after.find(';').unwrap_or(after.len());
-                (after[..end].trim().to_owned(), &after[end..])
-            }
-        };
+        let (value, after) = after.strip_prefix('"').map_or_else(|| bare(after), unquote);
         let name = name.trim();
         if name.eq_ignore_ascii_case("filename*") {
             if let Some((charset, encoded)) = value.split_once('\'')
@@ -343,6 +337,11 @@ fn disposition_name(header: &str) -> Option<String> {
             Some(_) | None => return plain,
         }
     }
+}
+
+fn bare(text: &str) -> (String, &str) {
+    let end = text.find(';').unwrap_or(text.len());
+    (text[..end].trim().to_owned(), &text[end..])
 }
 
 fn unquote(quoted: &str) -> (String, &str) {
@@ -379,16 +378,9 @@ fn percent_decoded(text: &str) -> String {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let pair = (byte == b'%').then(|| digit(at + 1).zip(digit(at + 2))).flatten();
-        match pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
-            Some(byte) => {
-                decoded.push(byte);
-                at += 3;
-            }
-            None => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
+        let escaped = pair.and_then(|(high, low)| u8::try_from(high * 16 + low).ok());
+        decoded.push(escaped.unwrap_or(byte));
+        at += if escaped.is_some() { 3 } else { 1 };
     }
     String::from_utf8_lossy(&decoded).into_owned()
 }

@@ -15,6 +15,9 @@ use super::transport::{Body, Request, Transport, origin};
 use crate::digest::BlobId;
 use crate::reference::Reference;
 
+/// A header that registries send with every answer.
+const API_HEADER: &str = "docker-distribution-api-version";
+
 /// What a call is for.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -106,7 +109,16 @@ impl Client {
 
     /// The error for an answer that is none of those hoped for.
     pub(crate) async fn refused(&self, endpoint: &Endpoint, response: Response) -> RegistryError {
+        let tls_wanted = response.status() == StatusCode::BAD_REQUEST
+            && response.url().scheme() == "http"
+            && !response.headers().contains_key(API_HEADER);
         let error = refusal(response).await;
+        if tls_wanted {
+            let host = &endpoint.host;
+            return error.with_hint(format!(
+                "the server may speak TLS only: set `http = false` in `[registry.\"{host}\"]`"
+            ));
+        }
         if matches!(error.kind(), ErrorKind::Unauthorized | ErrorKind::Denied) {
             return error.with_hint(self.auth.hint(endpoint).await);
         }

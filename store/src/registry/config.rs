@@ -9,10 +9,11 @@
 //! HTTP, any other by HTTPS only.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::config_file::{
-    BuildkitHost, PullFrom, Rule, at, parse_buildkit, parse_containers, pick, strip_scheme,
+    BuildkitHost, PullFrom, Rule, at, drop_ins, parse_buildkit, parse_containers, pick,
+    strip_scheme,
 };
 use super::error::{ErrorKind, RegistryError};
 use crate::reference::{Reference, host_of_domain};
@@ -100,8 +101,34 @@ pub struct ConfigPaths {
     pub buildkit_defaults: Vec<PathBuf>,
     /// Tried in order where `containers` is not given; the first that exists counts.
     pub containers_defaults: Vec<PathBuf>,
+    /// Directories with further `*.conf` files for the containers tools, read after the default
+    /// file, in order of their names; not where `containers` is given.
+    pub containers_drop_ins: Vec<PathBuf>,
     /// `/etc/docker/certs.d` and the like.
     pub certificate_dirs: Vec<PathBuf>,
+}
+
+impl ConfigPaths {
+    /// Where the tools that these files belong to look for them; `config_home` is
+    /// `$XDG_CONFIG_HOME` or `~/.config`. The user's own file goes before the system's.
+    pub fn standard(config_home: Option<&Path>) -> Self {
+        let places = |below: &str| {
+            let own = config_home.map(|it| it.join(below));
+            own.into_iter().chain([Path::new("/etc").join(below)]).collect::<Vec<_>>()
+        };
+        Self {
+            buildkit: None,
+            containers: None,
+            buildkit_defaults: places("buildkit/buildkitd.toml"),
+            containers_defaults: places("containers/registries.conf"),
+            // The user's own come last, so that they count.
+            containers_drop_ins: places("containers/registries.conf.d").into_iter().rev().collect(),
+            certificate_dirs: places("containers/certs.d")
+                .into_iter()
+                .chain(places("docker/certs.d"))
+                .collect(),
+        }
+    }
 }
 
 impl Hosts {
@@ -119,6 +146,11 @@ impl Hosts {
         if let Some((path, text)) = pick(paths.containers.as_ref(), &paths.containers_defaults)? {
             hosts.add_containers(&text).map_err(|it| at(it, &path))?;
         }
+        if paths.containers.is_none() {
+            for (path, text) in drop_ins(&paths.containers_drop_ins)? {
+                hosts.add_containers(&text).map_err(|it| at(it, &path))?;
+            }
+        }
         Ok(hosts)
     }
 
@@ -132,15 +164,21 @@ impl Hosts {
         Ok(())
     }
 
-    /// Adds the registries of a `registries.conf`, version 2.
+    /// Adds the registries of a `registries.conf`, version 2. What is said again replaces what was
+    /// said before.
     ///
     /// # Errors
     ///
     /// If `text` is not in that format.
     pub fn add_containers(&mut self, text: &str) -> Result<(), RegistryError> {
         let (rules, search) = parse_containers(text)?;
-        self.rules.extend(rules);
-        self.search = search;
+        for rule in rules {
+            self.rules.retain(|it| it.prefix != rule.prefix);
+            self.rules.push(rule);
+        }
+        if !search.is_empty() {
+            self.search = search;
+        }
         Ok(())
     }
 
@@ -487,5 +525,34 @@ mod tests {
         );
         assert!(hosts.add_buildkit("[registry").unwrap_err().to_string().contains("line 1"));
         assert!(hosts.add_containers("[[registry]]\ninsecure = true").is_err());
+    }
+
+    #[test]
+    fn files_are_found_and_later_ones_count() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = root.path().join("containers").join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, text).unwrap();
+        };
+        let moved = |to: &str| format!("[[registry]]\nprefix = \"a.io\"\nlocation = \"{to}\"");
+        write("registries.conf", &moved("one.io"));
+        write("registries.conf.d/2.conf", &moved("three.io"));
+        write("registries.conf.d/1.conf", &moved("two.io"));
+        write("registries.conf.d/3.txt", "[broken");
+        let mut paths = ConfigPaths::standard(Some(root.path()));
+        for places in [&mut paths.containers_defaults, &mut paths.containers_drop_ins] {
+            places.retain(|it| it.starts_with(root.path()));
+        }
+        let host = |paths: &ConfigPaths| {
+            let hosts = Hosts::load(paths).unwrap();
+            hosts.endpoints(&"a.io/x".parse().unwrap(), Purpose::Pull).unwrap()[0].host.clone()
+        };
+        assert_eq!(host(&paths), "three.io");
+        paths.containers = Some(root.path().join("containers/registries.conf"));
+        assert_eq!(host(&paths), "one.io");
+        paths.containers = Some(root.path().join("none"));
+        let error = Hosts::load(&paths).unwrap_err().to_string();
+        assert!(error.ends_with("/none: the file does not exist"), "{error}");
     }
 }

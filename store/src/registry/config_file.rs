@@ -9,6 +9,8 @@ use super::error::{ErrorKind, RegistryError};
 
 /// Largest configuration file that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 1 << 20;
+/// Most files that are read of one directory.
+const MAX_DROP_INS: usize = 256;
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
 pub(super) struct BuildkitHost {
@@ -199,4 +201,21 @@ pub(crate) fn at(error: RegistryError, path: &Path) -> RegistryError {
 
 fn bad_toml(error: &toml::de::Error) -> RegistryError {
     RegistryError::new(ErrorKind::Config, error.to_string().trim_end().to_owned())
+}
+
+/// The `*.conf` files of `directories`, each directory in order of their names.
+pub(super) fn drop_ins(directories: &[PathBuf]) -> Result<Vec<(PathBuf, String)>, RegistryError> {
+    let mut found = Vec::new();
+    for directory in directories {
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        let mut paths: Vec<PathBuf> = entries.filter_map(Result::ok).map(|it| it.path()).collect();
+        paths.retain(|it| it.extension().is_some_and(|it| it == "conf"));
+        paths.sort();
+        for path in paths.into_iter().take(MAX_DROP_INS) {
+            if let Some(text) = read(&path)? {
+                found.push((path, text));
+            }
+        }
+    }
+    Ok(found)
 }
