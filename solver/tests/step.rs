@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     }
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let mut code = ExitCode::SUCCESS;
     for snapshotter in [Snapshotter::Overlay, Snapshotter::Plain] {
         let space = match runtime.block_on(Space::new(snapshotter)) {
             Ok(space) => space,
@@ -31,15 +32,17 @@ fn main() -> ExitCode {
             }
         };
         for (name, case) in cases().into_iter().filter(|it| it.0.contains(&filter)) {
-            if let Err(text) = runtime.block_on(case(&space)) {
-                println!("FAILED: {name} ({snapshotter:?}): {text}");
-                return ExitCode::FAILURE;
+            match runtime.block_on(case(&space)) {
+                Ok(()) => println!("{name} ({snapshotter:?}): ok"),
+                Err(text) => {
+                    println!("{name} ({snapshotter:?}): FAILED: {text}");
+                    code = ExitCode::FAILURE;
+                }
             }
-            println!("{name} ({snapshotter:?}): ok");
         }
         runtime.block_on(space.close());
     }
-    ExitCode::SUCCESS
+    code
 }
 
 type Outcome = Result<(), String>;
@@ -55,6 +58,7 @@ macro_rules! cases {
 
 cases! {
     it_is_pid_1_and_root_of_its_own_machine,
+    it_is_alone,
     it_has_the_capabilities_of_docker,
     it_cannot_mount_or_make_namespaces,
     users_come_from_the_image,
@@ -87,16 +91,24 @@ fn same(found: &str, expect: &str) -> Outcome {
 
 async fn it_is_pid_1_and_root_of_its_own_machine(space: &Space) -> Outcome {
     let mut request = space.request(
-        "id; echo $$; hostname; pwd; umask; env | sort; ls /proc | grep -c '^[0-9]'; \
-         readlink /proc/self/fd/0 | cut -c1-5; ls /proc/self/fd | wc -l",
+        "id; echo $$; pwd; umask; env | sort; readlink /proc/self/fd/0 | cut -c1-5; \
+         ls /proc/self/fd | wc -l",
     );
-    request.cwd = "/new/dir".to_owned();
+    request.cwd = "/new/dir".into();
     let ran = space.ask(request).await?;
-    // Three processes: the shell, `ls` and `grep`.
-    let expect = "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n1\nbuildkitsandbox\n/new/dir\n\
-                  0022\nHOME=/root\nPATH=/bin:/sbin\nPWD=/new/dir\nSHLVL=1\n3\npipe:\n4\n";
+    let expect = "uid=0(root) gid=0(root) groups=0(root),10(wheel)\n1\n/new/dir\n0022\n\
+                  HOME=/root\nPATH=/bin:/sbin\nPWD=/new/dir\nSHLVL=1\npipe:\n4\n";
     same(&ran.out, expect)?;
     same(&space.left(&ran)?, "new new/dir")
+}
+
+async fn it_is_alone(space: &Space) -> Outcome {
+    if !space.fresh_proc() {
+        // The surrounding container allows neither a `/proc` nor a host name of one's own.
+        return Ok(());
+    }
+    // Three processes: the shell, `ls` and `grep`.
+    same(&space.run("hostname; ls /proc | grep -c '^[0-9]'").await?.out, "buildkitsandbox\n3\n")
 }
 
 async fn it_has_the_capabilities_of_docker(space: &Space) -> Outcome {
@@ -104,7 +116,7 @@ async fn it_has_the_capabilities_of_docker(space: &Space) -> Outcome {
     let (none, set) = ("0000000000000000", "00000000a80425fb");
     same(&space.run(script).await?.out, &format!("{none}\n{set}\n{set}\n{set}\n{none}\n0\n2\n"))?;
     let mut request = space.request(script);
-    request.user = "app".to_owned();
+    request.user = "app".into();
     let ran = space.ask(request).await?;
     same(&ran.out, &format!("{none}\n{none}\n{none}\n{set}\n{none}\n0\n2\n"))
 }
@@ -127,7 +139,7 @@ async fn users_come_from_the_image(space: &Space) -> Outcome {
     ];
     for (user, expect) in ids {
         let mut request = space.request(script);
-        request.user = user.to_owned();
+        request.user = user.into();
         same(&space.ask(request).await?.out, expect)?;
     }
     Ok(())
@@ -135,7 +147,7 @@ async fn users_come_from_the_image(space: &Space) -> Outcome {
 
 async fn a_missing_user_is_the_users_mistake(space: &Space) -> Outcome {
     let mut request = space.request("true");
-    request.user = "nobody".to_owned();
+    request.user = "nobody".into();
     let failure = space.refused(request).await?;
     same(&failure.text, "unable to find user nobody: no matching entries in passwd file")?;
     same(&format!("{:?}", failure.kind), &format!("{:?}", FailureKind::User))

@@ -61,6 +61,7 @@ pub enum Source {
 }
 
 /// What the mounts of a step depend on.
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Layout {
     /// The root.

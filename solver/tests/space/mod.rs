@@ -58,6 +58,12 @@ impl Space {
         self.dir.path()
     }
 
+    /// Whether a new `/proc` can be mounted here: not where parts of the old one are hidden.
+    pub(crate) fn fresh_proc(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        !mounts.lines().any(|it| it.split(' ').nth(1).is_some_and(|at| at.starts_with("/proc/")))
+    }
+
     /// Files of subordinate ids cannot be removed from outside.
     pub(crate) async fn close(&self) {
         let dirs = ["layers", "trees", "cache-mounts"].map(Into::into).to_vec();
