@@ -50,6 +50,24 @@ pub enum ErrorKind {
     Local,
 }
 
+impl ErrorKind {
+    /// What to do about failures of this kind, where nothing better is known.
+    fn hint(self) -> Option<&'static str> {
+        match self {
+            Self::NotFound => Some("check the name, and the tag or digest"),
+            Self::Unauthorized => Some("log in to the registry"),
+            Self::Denied => Some("ask the owner of the repository for access"),
+            Self::Unreachable => Some("check the name, the network and the proxy settings"),
+            Self::RateLimited | Self::Server => Some("try again later"),
+            Self::DigestMismatch | Self::Truncated => {
+                Some("try again; if it stays, the server, a mirror or a proxy is at fault")
+            }
+            Self::Tls | Self::TooLarge | Self::NoPlatform | Self::Unsupported => None,
+            Self::Invalid | Self::Config | Self::Local => None,
+        }
+    }
+}
+
 /// A failed request, with what was to be done, why it failed and what to do about it.
 #[derive(Clone, Debug)]
 pub struct RegistryError {
@@ -71,9 +89,9 @@ impl RegistryError {
         self.kind
     }
 
-    /// What to do about it.
+    /// What to do about it: what suits this failure, else what suits its kind.
     pub fn hint(&self) -> Option<&str> {
-        self.hint.as_deref()
+        self.hint.as_deref().or_else(|| self.kind.hint())
     }
 
     /// The same failure, taken for one of another kind.
