@@ -2,6 +2,7 @@
 //!
 //! `store` knows nothing of builds, sandboxes or Dockerfiles. See ARCHITECTURE.md.
 
+pub mod archive;
 pub mod blobs;
 pub mod compress;
 pub mod db;
@@ -10,6 +11,7 @@ pub mod digest;
 pub mod durable;
 pub mod entry;
 pub mod error;
+pub mod gc;
 pub mod gzip;
 pub mod http;
 pub mod image;
@@ -18,6 +20,7 @@ pub mod layout;
 pub mod local;
 pub mod lock;
 pub mod media_type;
+pub mod oci_layout;
 pub mod pattern;
 pub mod platform;
 pub mod records;
