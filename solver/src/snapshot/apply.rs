@@ -105,6 +105,10 @@ impl<'fd> Applier<'fd> {
             return Err(Error::Limit { path, what: "the number of entries of a layer", limit });
         }
         entry.path = clean(&entry.path)?;
+        if matches!(entry.kind, Kind::Symlink { .. }) {
+            // Links have no mode of their own; archives say this or that.
+            entry.mode = 0o777;
+        }
         self.follow_own_links(&mut entry.path)?;
         let (parent, name) = split(&entry.path);
         if name == OPAQUE_NAME {

@@ -216,3 +216,6 @@ fn umask() -> u32 {
     let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
     value.and_then(|it| u32::from_str_radix(it.trim(), 8).ok()).unwrap_or(0o777)
 }
+
+#[cfg(test)]
+mod tests;
