@@ -19,11 +19,11 @@ use rustix::io::Errno;
 use super::dir::{self, Cursor, MAX_DEPTH, Obstacle, open_beneath, split};
 use super::error::{Error, show};
 use super::grow::finish_dirs;
-use super::links;
-use super::merged::{PathKey, join};
+use super::links::{self, PathKey};
 use super::owner::Table;
 use super::place::Placer;
 use super::remove::remove_tree;
+use crate::tree::listing::join;
 
 /// Most entries of a layer.
 const MAX_ENTRIES: usize = 8_000_000;

@@ -10,7 +10,7 @@
 //!   where the times have no nanoseconds, the content too;
 //! - an opaque directory over a lower one becomes a whiteout for each name that is gone;
 //! - of hard links the first name is the file, the others link to it;
-//! - sockets are left out, and of extended attributes only `security.capability` is kept.
+//! - sockets are left out (of the layer's files, too, so that they show the same as the layer), and of extended attributes only `security.capability` is kept.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,13 +22,23 @@ use rustix::fs::{FileType, OFlags, Statx};
 
 use super::dir::{self, MAX_DEPTH};
 use super::error::Error;
-use super::merged::{Layers, Node, View, join};
 use super::owner::{Meta, Table};
 use super::scan::{self, Attributes, CAPABILITY, Item};
 use super::stamps::Stamps;
+use crate::tree::listing::join;
+use crate::tree::view::{Node, View};
 
 /// Content of lower files: layer index and path.
 pub(crate) type OpenLower<'a> = &'a dyn Fn(usize, &[u8]) -> Result<File, Error>;
+
+/// What a step has changed.
+#[derive(Debug)]
+pub(crate) struct Difference {
+    /// In listing order.
+    pub(crate) listing: Vec<Entry>,
+    /// Sockets, which no layer has.
+    pub(crate) sockets: Vec<Vec<u8>>,
+}
 
 /// Reads an upper directory.
 ///
@@ -39,15 +49,15 @@ pub(crate) type OpenLower<'a> = &'a dyn Fn(usize, &[u8]) -> Result<File, Error>;
 /// If the disk refuses, or there are more than [`MAX_DEPTH`] levels.
 pub(crate) fn difference(
     upper: BorrowedFd<'_>,
-    lower: &Layers,
+    lower: &View,
     owners: &Table,
     own: Option<(u32, u32)>,
     open_lower: OpenLower<'_>,
-) -> Result<Vec<Entry>, Error> {
+) -> Result<Difference, Error> {
     let mut differ = Differ::new(lower, owners, own, open_lower, None);
     let root = lower.root();
-    differ.directory(&Place { dir: upper, path: b"", depth: 0 }, &root.view, false)?;
-    Ok(differ.entries)
+    differ.directory(&Place { dir: upper, path: b"", depth: 0 }, Some(&root), false)?;
+    Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 
 /// Reads a whole tree that was `lower` before, and whose files then had `stamps`.
@@ -57,20 +67,20 @@ pub(crate) fn difference(
 /// As [`difference`].
 pub(crate) fn difference_of_tree(
     tree: BorrowedFd<'_>,
-    lower: &Layers,
+    lower: &View,
     owners: &Table,
     own: Option<(u32, u32)>,
     open_lower: OpenLower<'_>,
     stamps: &Stamps,
-) -> Result<Vec<Entry>, Error> {
+) -> Result<Difference, Error> {
     let mut differ = Differ::new(lower, owners, own, open_lower, Some(stamps));
     let root = lower.root();
-    differ.directory(&Place { dir: tree, path: b"", depth: 0 }, &root.view, true)?;
-    Ok(differ.entries)
+    differ.directory(&Place { dir: tree, path: b"", depth: 0 }, Some(&root), true)?;
+    Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 
 struct Differ<'a> {
-    lower: &'a Layers,
+    lower: &'a View,
     owners: &'a Table,
     own: Option<(u32, u32)>,
     open_lower: OpenLower<'a>,
@@ -79,6 +89,7 @@ struct Differ<'a> {
     entries: Vec<Entry>,
     /// Unchanged directories that the walk is in, outermost first: named once something below is.
     parents: Vec<Entry>,
+    sockets: Vec<Vec<u8>>,
     /// First names of inodes with several.
     links: HashMap<u64, Vec<u8>>,
 }
@@ -92,18 +103,33 @@ struct Place<'a> {
 
 impl<'a> Differ<'a> {
     fn new(
-        lower: &'a Layers,
+        lower: &'a View,
         owners: &'a Table,
         own: Option<(u32, u32)>,
         open_lower: OpenLower<'a>,
         stamps: Option<&'a Stamps>,
     ) -> Self {
-        let (entries, parents) = (Vec::new(), Vec::new());
-        Self { lower, owners, own, open_lower, stamps, entries, parents, links: HashMap::new() }
+        Self {
+            lower,
+            owners,
+            own,
+            open_lower,
+            stamps,
+            entries: Vec::new(),
+            parents: Vec::new(),
+            sockets: Vec::new(),
+            links: HashMap::new(),
+        }
     }
 
-    /// Goes through one directory. `opaque`: nothing of `view` is seen through it.
-    fn directory(&mut self, place: &Place<'_>, view: &View<'_>, opaque: bool) -> Result<(), Error> {
+    /// Goes through one directory, which below is `lower`, if it is there. `opaque`: nothing of
+    /// `lower` is seen through it.
+    fn directory(
+        &mut self,
+        place: &Place<'_>,
+        lower: Option<&Node<'a>>,
+        opaque: bool,
+    ) -> Result<(), Error> {
         if place.depth > MAX_DEPTH {
             let path = super::error::show(place.path);
             return Err(Error::Limit {
@@ -113,26 +139,32 @@ impl<'a> Differ<'a> {
             });
         }
         let items = scan::list(place.dir).map_err(Error::io("read the directory", place.path))?;
+        let Some(lower) = lower else {
+            return items.iter().try_for_each(|item| self.item(place, None, item, false));
+        };
         if !opaque {
-            return items.iter().try_for_each(|item| self.item(place, view, item, false));
+            return items.iter().try_for_each(|item| {
+                let lower = self.lower.child(lower, &item.name);
+                self.item(place, lower, item, false)
+            });
         }
         let mut items = items.into_iter().peekable();
-        for name in view.names() {
-            while let Some(item) = items.next_if(|it| it.name.as_slice() < name) {
-                self.item(place, view, &item, true)?;
+        for child in self.lower.children(lower) {
+            while let Some(item) = items.next_if(|it| it.name.as_slice() < child.name()) {
+                self.item(place, None, &item, true)?;
             }
-            match items.next_if(|it| it.name == name) {
-                Some(item) => self.item(place, view, &item, true)?,
-                None => self.gone(&join(place.path, name), view),
+            match items.next_if(|it| it.name == child.name()) {
+                Some(item) => self.item(place, Some(child), &item, true)?,
+                None => self.emit(whiteout(child.path())),
             }
         }
-        items.try_for_each(|item| self.item(place, view, &item, true))
+        items.try_for_each(|item| self.item(place, None, &item, true))
     }
 
     fn item(
         &mut self,
         place: &Place<'_>,
-        view: &View<'_>,
+        lower: Option<Node<'a>>,
         item: &Item,
         opaque: bool,
     ) -> Result<(), Error> {
@@ -141,17 +173,20 @@ impl<'a> Differ<'a> {
             return Ok(());
         }
         if is_whiteout(&item.stat) {
-            self.gone(&path, view);
+            // A name that was never there below is no difference.
+            if lower.is_some() {
+                self.emit(whiteout(&path));
+            }
             return Ok(());
         }
         if item.file_type() == FileType::Socket {
+            self.sockets.push(path);
             return Ok(());
         }
         let attributes = scan::attributes(place.dir, &item.name)
             .map_err(Error::io("read the attributes of", &path))?;
         let record = attributes.record.or_else(|| self.owners.get(&path));
         let meta = Meta::intended(&item.stat, record, self.own);
-        let lower = if view.is_empty() { None } else { view.child(&path) };
         let entry = self.entry(place, &path, item, meta, &attributes)?;
         if meta.file_type() == FileType::Directory {
             return self.subdirectory(place, item, entry, lower, opaque || attributes.opaque);
@@ -171,35 +206,28 @@ impl<'a> Differ<'a> {
         place: &Place<'_>,
         item: &Item,
         entry: Entry,
-        lower: Option<Node<'_>>,
+        lower: Option<Node<'a>>,
         opaque: bool,
     ) -> Result<(), Error> {
         let path = entry.path.clone();
         let dir = dir::open_dir(place.dir, &item.name).map_err(Error::io("open", &path))?;
         let below = Place { dir: dir.as_fd(), path: &path, depth: place.depth + 1 };
         match lower.filter(Node::is_dir) {
-            Some(node) if same_owner(&entry, &node.entry_at(&path)) => {
+            Some(node) if same_owner(&entry, node.inode()) => {
                 let length = self.parents.len();
                 self.parents.push(entry);
-                self.directory(&below, &node.view, opaque)?;
+                self.directory(&below, Some(&node), opaque)?;
                 self.parents.truncate(length);
                 Ok(())
             }
             Some(node) => {
                 self.emit(entry);
-                self.directory(&below, &node.view, opaque)
+                self.directory(&below, Some(&node), opaque)
             }
             None => {
                 self.emit(entry);
-                self.directory(&below, &View::default(), false)
+                self.directory(&below, None, false)
             }
-        }
-    }
-
-    /// A name is not there any more, if it ever was.
-    fn gone(&mut self, path: &[u8], view: &View<'_>) {
-        if view.child(path).is_some() {
-            self.emit(whiteout(path));
         }
     }
 
@@ -266,13 +294,12 @@ impl<'a> Differ<'a> {
         upper: &Entry,
         lower: &Node<'_>,
     ) -> Result<bool, Error> {
-        let Some(entry) = lower.entry else { return Ok(false) };
-        let target = self.lower.inode(lower.layer, entry);
-        let same = match (&upper.kind, &target.kind) {
+        let inode = lower.inode();
+        let same = match (&upper.kind, &inode.kind) {
             (Kind::File { size: a, .. }, Kind::File { size: b, .. }) => a == b,
             (a, b) => a == b,
         };
-        if !same || !same_owner(upper, entry) || upper.mtime != entry.mtime {
+        if !same || !same_owner(upper, inode) || upper.mtime != inode.mtime {
             return Ok(false);
         }
         if upper.mtime.nanos != 0 || item.stat.stx_size == 0 {
@@ -280,7 +307,7 @@ impl<'a> Differ<'a> {
         }
         let Kind::File { .. } = upper.kind else { return Ok(true) };
         let mut ours = open_file(place.dir, &item.name).map_err(Error::io("open", path))?;
-        let mut theirs = (self.open_lower)(lower.layer, &target.path)?;
+        let mut theirs = (self.open_lower)(lower.layer(), &inode.path)?;
         same_content(&mut ours, &mut theirs).map_err(Error::io("compare", path))
     }
 }

@@ -8,9 +8,9 @@ use super::LayerStore;
 use super::dir::Cursor;
 use super::error::Error;
 use super::grow::{self, Bytes, Item};
-use super::merged::Layers;
 use super::overlay::merged_entry;
 use super::place::Placer;
+use crate::tree::view::View;
 use crate::worker::proto::LayerId;
 
 /// A merged tree: entries in listing order, each with the layer and the path of its content.
@@ -34,17 +34,20 @@ impl LayerStore {
     /// left out.
     pub(crate) fn tree(&self, chain: &[LayerId]) -> Result<Tree, Error> {
         chain.iter().try_for_each(|layer| self.require(layer))?;
-        let layers = self.layers(chain)?;
+        let view = self.view(chain)?;
         let mut entries = Vec::new();
-        layers.walk::<Error>(&mut |path, node| {
-            let mut entry = merged_entry(&layers, path, node);
-            let source = node.entry.map_or(path, |it| &layers.inode(node.layer, it).path[..]);
-            if source != path && is_visible(&layers, source, node.layer) {
-                entry.kind = Kind::Hardlink { target: source.to_vec() };
+        view.walk(&view.root(), &mut |node| {
+            let mut entry = merged_entry(node);
+            let source = &node.inode().path;
+            let is_link = !node.is_dir() && *source != entry.path;
+            if is_link && is_visible(&view, source, node.layer(), node.index()) {
+                entry.kind = Kind::Hardlink { target: source.clone() };
             }
-            entries.push((entry, node.layer, source.to_vec()));
-            Ok(())
-        })?;
+            if !entry.path.is_empty() {
+                entries.push((entry, node.layer(), source.clone()));
+            }
+            true
+        });
         Ok(Tree { entries, dirs: self.open_all(chain)? })
     }
 
@@ -64,7 +67,7 @@ impl LayerStore {
     }
 }
 
-/// Whether the merged tree shows this layer's entry at `path`.
-fn is_visible(layers: &Layers, path: &[u8], layer: usize) -> bool {
-    layers.find(path).is_some_and(|node| node.layer == layer && !node.is_dir())
+/// Whether the merged tree shows this inode at `path`.
+fn is_visible(view: &View, path: &[u8], layer: usize, index: Option<usize>) -> bool {
+    view.lookup(path).is_some_and(|node| (node.layer(), node.index()) == (layer, index))
 }

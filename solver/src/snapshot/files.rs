@@ -15,13 +15,14 @@ use std::sync::{Arc, PoisonError};
 use rbuild_store::entry::{Entry, Kind};
 use rustix::io::Errno;
 
+use super::LayerStore;
 use super::dir::{self, Cursor, split, stat};
 use super::error::{Error, show};
 use super::grow::implied;
-use super::merged::Layers;
 use super::owner::Table;
 use super::remove::remove_tree;
-use super::{LayerStore, listing};
+use crate::tree::listing::Listing;
+use crate::tree::view::View;
 use crate::worker::proto::{LayerId, Sealed};
 
 /// Largest listing that is read.
@@ -36,14 +37,14 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// What is known of a layer: read once by a process.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(crate) listing: Arc<Vec<Entry>>,
+    pub(crate) listing: Arc<Listing>,
     /// Directories that the layer needs but does not describe, parents first.
     pub(crate) implied: Vec<Vec<u8>>,
 }
 
 impl Known {
-    fn new(listing: Vec<Entry>) -> Self {
-        let implied = implied(listing.iter());
+    fn new(listing: Listing) -> Self {
+        let implied = implied(listing.entries().iter());
         Self { listing: Arc::new(listing), implied }
     }
 }
@@ -111,7 +112,7 @@ impl LayerStore {
         let bytes = self
             .read_small(&path, MAX_LISTING_BYTES)?
             .ok_or_else(|| Error::Missing { layer: layer.0.clone(), what: "it has no listing" })?;
-        let listing = listing::decode(&bytes).map_err(|error| Error::Damaged {
+        let listing = Listing::decode(&bytes).map_err(|error| Error::Damaged {
             path: path.display().to_string(),
             why: error.to_string(),
         })?;
@@ -120,13 +121,10 @@ impl LayerStore {
         Ok(known)
     }
 
-    /// The listings of a chain.
-    pub(crate) fn layers(&self, chain: &[LayerId]) -> Result<Layers, Error> {
-        chain
-            .iter()
-            .map(|it| Ok(Arc::clone(&self.known(it)?.listing)))
-            .collect::<Result<_, _>>()
-            .map(Layers)
+    /// The merged tree of a chain.
+    pub(crate) fn view(&self, chain: &[LayerId]) -> Result<View, Error> {
+        let listings = chain.iter().map(|layer| self.listing(layer)).collect::<Result<_, _>>()?;
+        Ok(View::new(listings))
     }
 
     /// The listing of a layer, in its order.
@@ -134,7 +132,7 @@ impl LayerStore {
     /// # Errors
     ///
     /// If the layer is not in the store.
-    pub fn listing(&self, layer: &LayerId) -> Result<Arc<Vec<Entry>>, Error> {
+    pub fn listing(&self, layer: &LayerId) -> Result<Arc<Listing>, Error> {
         Ok(Arc::clone(&self.known(layer)?.listing))
     }
 
@@ -193,7 +191,7 @@ impl LayerStore {
     fn is_whole(&self, layer: &LayerId, fs_dir: &OwnedFd) -> Result<bool, Error> {
         let known = self.known(layer)?;
         let mut cursor = Cursor::new(fs_dir.as_fd());
-        for entry in known.listing.iter() {
+        for entry in known.listing.entries() {
             let Kind::File { size, .. } = entry.kind else { continue };
             let (parent, name) = split(&entry.path);
             let Ok(dir) = cursor.enter(parent) else { return Ok(false) };
@@ -268,6 +266,7 @@ impl LayerStore {
         listing: Vec<Entry>,
         owners: &Table,
     ) -> Result<(), Error> {
+        let listing = Listing::new(listing).map_err(|error| Error::Bug(error.to_string()))?;
         let key = self.mapkey.as_str();
         let layer_dir = self.layout().layer(&layer.0)?;
         let shown = layer_dir.as_os_str().as_encoded_bytes();
@@ -276,7 +275,7 @@ impl LayerStore {
         let rename = |from: PathBuf, to: PathBuf| {
             fs::rename(&from, &to).map_err(Error::io("create", to.as_os_str().as_encoded_bytes()))
         };
-        work.write("layer/listing", &listing::encode(&listing))?;
+        work.write("layer/listing", &listing.encode())?;
         work.write(&format!("layer/boot-{key}"), boot_id().as_bytes())?;
         if !owners.is_empty() {
             work.write(&format!("layer/owners-{key}"), &owners.to_bytes())?;

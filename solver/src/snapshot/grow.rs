@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use super::copy;
 use super::dir::{self, Cursor, MAX_DEPTH, Obstacle, open_beneath, split, stat};
 use super::error::{Error, show};
-use super::merged::compare_paths;
 use super::owner::Table;
 use super::place::Placer;
 use super::remove::{empty, remove_tree};
+use crate::tree::listing::compare;
 
 /// Where the bytes of a regular file come from.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ pub(crate) fn grow_below(
         .collect();
     let described = items.iter().map(|item| item.entry).filter(|entry| entry.is_dir());
     let mut dirs: Vec<&Entry> = implied.iter().chain(described).collect();
-    dirs.sort_by(|a, b| compare_paths(&a.path, &b.path));
+    dirs.sort_by(|a, b| compare(&a.path, &b.path));
     make_dirs(root, placer, &dirs)?;
     let files: Vec<Item<'_>> =
         items.iter().filter(|it| matches!(it.entry.kind, Kind::File { .. })).copied().collect();

@@ -1,10 +1,27 @@
 //! Hard links and symbolic links within one layer: pure functions over its entries.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use rbuild_store::entry::{Entry, Kind};
 
-use super::merged::{PathKey, is_below, join};
+use crate::tree::listing::{compare, is_below, join};
+
+/// A path that sorts as listings do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct PathKey(pub(crate) Vec<u8>);
+
+impl Ord for PathKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        compare(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for PathKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Where `link/rest` leads if `link` is a symbolic link to `target`: `..` is resolved, and stops at
 /// the root.

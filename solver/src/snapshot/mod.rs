@@ -43,8 +43,6 @@ mod export;
 mod files;
 mod grow;
 mod links;
-mod listing;
-mod merged;
 mod overlay;
 pub mod owner;
 mod place;

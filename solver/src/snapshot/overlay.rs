@@ -12,12 +12,15 @@ use rbuild_store::digest::Hasher;
 use rbuild_store::entry::{Entry, Kind, Timestamp};
 
 use super::commit;
+use super::dir;
 use super::error::Error;
 use super::files::WorkDir;
 use super::grow::{self, Bytes, Item};
-use super::merged::Layers;
-use super::place::Placer;
-use super::{Access, LayerStore, Rootfs, Upper};
+use super::place::{Placer, times};
+use super::remove::remove_tree;
+use super::{Access, LayerStore, Prepared, Rootfs, Upper};
+use crate::tree::listing::compare;
+use crate::tree::view::{Node, View};
 use crate::worker::proto::LayerId;
 
 /// Lower directories that one mount takes: overlay has 500, of which some are ours.
@@ -32,7 +35,7 @@ impl LayerStore {
     pub(crate) fn prepare_overlay(
         &self,
         chain: &[LayerId],
-        layers: &Layers,
+        view: &View,
         access: Access,
         work: &WorkDir,
     ) -> Result<Rootfs, Error> {
@@ -52,18 +55,18 @@ impl LayerStore {
             lowers.push(self.fs_path(&merged)?);
         }
         let placer = Placer::new(self);
-        let patches = self.patches(chain, layers)?;
+        let patches = self.patches(chain, view)?;
         let upper = match access {
             Access::Write => {
                 let dir = work.make("fs")?;
                 drop(work.make("work")?);
-                put_patches(dir.as_fd(), placer, layers, patches)?;
+                put_patches(dir.as_fd(), placer, view, patches)?;
                 Some(Upper { dir: work.path.join("fs"), work: work.path.join("work") })
             }
             Access::Read => {
                 if !patches.is_empty() || lowers.len() < 2 {
                     let dir = work.make("patch")?;
-                    put_patches(dir.as_fd(), placer, layers, patches)?;
+                    put_patches(dir.as_fd(), placer, view, patches)?;
                     lowers.insert(0, work.path.join("patch"));
                 }
                 None
@@ -82,37 +85,42 @@ impl LayerStore {
     /// The difference that a step made in its upper directory.
     pub(crate) fn overlay_difference(
         &self,
-        chain: &[LayerId],
-        layers: &Layers,
+        prepared: &Prepared,
         upper: BorrowedFd<'_>,
         owners: &super::owner::Table,
     ) -> Result<Vec<Entry>, Error> {
+        let own = self.own();
         let open_lower = |layer: usize, path: &[u8]| {
-            grow::open_source(self.open_fs(&chain[layer])?.as_fd(), path)
+            grow::open_source(self.open_fs(&prepared.chain[layer])?.as_fd(), path)
         };
-        commit::difference(upper, layers, owners, self.own(), &open_lower)
+        let difference = commit::difference(upper, &prepared.view, owners, own, &open_lower)?;
+        for path in &difference.sockets {
+            remove_quietly(upper, path)?;
+        }
+        Ok(difference.listing)
     }
 
     /// Whether a layer's directory is the tree, when nothing is below it.
     pub(crate) fn is_self_contained(&self, layer: &LayerId) -> Result<bool, Error> {
         let hides =
             |entry: &Entry| matches!(entry.kind, Kind::Whiteout | Kind::Dir { opaque: true });
-        Ok(!self.known(layer)?.listing.iter().any(hides))
+        Ok(!self.listing(layer)?.entries().iter().any(hides))
     }
 
     /// Directories that the disk shows with wrong metadata, parents first.
-    fn patches(&self, chain: &[LayerId], layers: &Layers) -> Result<Vec<Entry>, Error> {
+    fn patches(&self, chain: &[LayerId], view: &View) -> Result<Vec<Entry>, Error> {
         let mut patches = Vec::new();
-        for layer in chain {
+        for (at, layer) in chain.iter().enumerate() {
             for path in &self.known(layer)?.implied {
-                let Some(node) = layers.find(path) else { continue };
+                let Some(node) = view.lookup(path).filter(Node::is_dir) else { continue };
+                let entry = merged_entry(&node);
                 let plain = Entry::dir(&path[..], Timestamp::default());
-                if node.implied && node.is_dir() && node.entry.is_some_and(|it| *it != plain) {
-                    patches.push(Entry { kind: plain.kind, ..node.entry_at(path) });
+                if node.layer() < at && node.index().is_some() && entry != plain {
+                    patches.push(entry);
                 }
             }
         }
-        patches.sort_by(|a, b| super::merged::compare_paths(&a.path, &b.path));
+        patches.sort_by(|a, b| compare(&a.path, &b.path));
         patches.dedup_by(|a, b| a.path == b.path);
         Ok(patches)
     }
@@ -125,29 +133,39 @@ impl LayerStore {
         if self.is_on_disk(&merged)? {
             return Ok(merged);
         }
-        let layers = self.layers(chain)?;
-        let dirs = chain.iter().map(|it| self.open_fs(it)).collect::<Result<Vec<_>, _>>()?;
-        let mut entries: Vec<(Entry, usize)> = Vec::new();
-        layers.walk::<Error>(&mut |path, node| {
-            entries.push((merged_entry(&layers, path, node), node.layer));
-            Ok(())
-        })?;
+        let view = self.view(chain)?;
+        let dirs = self.open_all(chain)?;
+        let mut nodes = Vec::new();
+        view.walk(&view.root(), &mut |node| {
+            nodes.push((merged_entry(node), node.layer(), &node.inode().path[..]));
+            true
+        });
         let work = self.work_dir("squash")?;
         let root = work.make("fs")?;
-        let items: Vec<Item<'_>> = entries
+        let items: Vec<Item<'_>> = nodes
             .iter()
-            .map(|(entry, layer)| {
-                let link = || Bytes::Link(dirs[*layer].as_fd(), &entry.path);
+            .map(|(entry, layer, source)| {
+                let link = || Bytes::Link(dirs[*layer].as_fd(), source);
                 let is_file = matches!(entry.kind, Kind::File { .. });
                 Item { entry, bytes: is_file.then(link) }
             })
             .collect();
         let owners = grow::grow(root.as_fd(), Placer::new(self), &items)?;
         drop(items);
-        let listing = entries.into_iter().map(|(entry, _)| entry).collect();
+        let listing = nodes.into_iter().map(|(entry, ..)| entry).collect();
         self.publish(&merged, &work, listing, &owners)?;
         Ok(merged)
     }
+}
+
+/// Removes a name; its directory keeps its time.
+fn remove_quietly(root: BorrowedFd<'_>, path: &[u8]) -> Result<(), Error> {
+    let (parent, name) = dir::split(path);
+    let dir = dir::open_beneath(root, parent, dir::DIR_FLAGS).map_err(Error::io("open", parent))?;
+    let stat = dir::stat(dir.as_fd(), b"").map_err(Error::io("look at", parent))?;
+    remove_tree(dir.as_fd(), name)?;
+    rustix::fs::futimens(&dir, &times(commit::mtime(&stat)))
+        .map_err(Error::io("set the time of", parent))
 }
 
 /// How many of the lowest layers of a chain are merged into one directory.
@@ -160,20 +178,10 @@ fn squashed_length(layers: usize) -> usize {
 }
 
 /// An entry of a merged tree for which there are no layers: nothing is hidden, nothing is linked.
-pub(crate) fn merged_entry(layers: &Layers, path: &[u8], node: &super::merged::Node<'_>) -> Entry {
-    let mut entry = node.entry_at(path);
-    match entry.kind {
-        Kind::Dir { .. } => entry.kind = Kind::Dir { opaque: false },
-        Kind::Hardlink { .. } => {
-            let inode = node.entry.map(|it| layers.inode(node.layer, it));
-            entry.kind = inode.map_or(entry.kind, |it| it.kind.clone());
-        }
-        Kind::File { .. }
-        | Kind::Symlink { .. }
-        | Kind::Char { .. }
-        | Kind::Block { .. }
-        | Kind::Fifo
-        | Kind::Whiteout => {}
+pub(crate) fn merged_entry(node: &Node<'_>) -> Entry {
+    let mut entry = Entry { path: node.path().to_vec(), ..node.inode().clone() };
+    if let Kind::Dir { opaque } = &mut entry.kind {
+        *opaque = false;
     }
     entry
 }
@@ -182,22 +190,22 @@ pub(crate) fn merged_entry(layers: &Layers, path: &[u8], node: &super::merged::N
 fn put_patches(
     root: BorrowedFd<'_>,
     placer: Placer,
-    layers: &Layers,
+    view: &View,
     patches: Vec<Entry>,
 ) -> Result<(), Error> {
-    let mut all = vec![Entry { kind: Kind::Dir { opaque: false }, ..layers.root().entry_at(b"") }];
+    let mut all = vec![merged_entry(&view.root())];
     for patch in patches {
         let parents = memchr::memchr_iter(b'/', &patch.path).map(|end| &patch.path[..end]);
         for parent in parents {
             if !all.iter().any(|it| it.path == parent)
-                && let Some(node) = layers.find(parent)
+                && let Some(node) = view.lookup(parent)
             {
-                all.push(merged_entry(layers, parent, &node));
+                all.push(merged_entry(&node));
             }
         }
         all.push(patch);
     }
-    all.sort_by(|a, b| super::merged::compare_paths(&a.path, &b.path));
+    all.sort_by(|a, b| compare(&a.path, &b.path));
     all.dedup_by(|a, b| a.path == b.path);
     let items: Vec<Item<'_>> = all.iter().map(|entry| Item { entry, bytes: None }).collect();
     grow::grow(root, placer, &items).map(drop)

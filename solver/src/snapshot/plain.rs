@@ -19,29 +19,41 @@ use std::path::PathBuf;
 use rbuild_store::digest::Hasher;
 use rbuild_store::entry::{Entry, Kind};
 
-use super::commit;
+use super::commit::{self, Difference};
 use super::dir::{Cursor, split, stat};
 use super::error::Error;
 use super::files::{WorkDir, open_path};
 use super::grow::{self, Bytes, Item};
-use super::merged::{Layers, compare_paths};
 use super::overlay::merged_entry;
 use super::owner::Table;
 use super::place::{Placer, times};
 use super::remove::remove_tree;
 use super::stamps::Stamps;
 use super::{LayerStore, Prepared};
+use crate::tree::listing::{Listing, compare};
+use crate::tree::view::{Node, View};
 use crate::worker::proto::LayerId;
 
 /// Largest file of stamps that is read.
 const MAX_STAMPS_BYTES: u64 = 4 << 30;
+
+/// What a step has changed in a tree.
+#[derive(Debug)]
+pub(crate) struct PlainDifference {
+    /// In listing order.
+    pub(crate) listing: Vec<Entry>,
+    /// What the inodes of the layer's files could not carry.
+    pub(crate) owners: Table,
+    /// Whether the tree now is what the layer makes of it.
+    pub(crate) shows_the_layer: bool,
+}
 
 impl LayerStore {
     /// A tree of `chain`, in `work`.
     pub(crate) fn take_tree(
         &self,
         chain: &[LayerId],
-        layers: &Layers,
+        view: &View,
         work: &WorkDir,
     ) -> Result<(PathBuf, Stamps), Error> {
         let tree = work.path.join("tree");
@@ -56,7 +68,7 @@ impl LayerStore {
                     return Ok((tree, stamps));
                 }
                 let root = open_path(&tree.join("root"))?;
-                self.move_forward(root.as_fd(), &chain[length..], length, layers)?;
+                self.move_forward(root.as_fd(), &chain[length..], length, view)?;
                 let stamps = Stamps::take(root.as_fd())?;
                 return Ok((tree, stamps));
             }
@@ -64,7 +76,7 @@ impl LayerStore {
         }
         drop(work.make("tree")?);
         let root = work.make("tree/root")?;
-        self.grow_tree(root.as_fd(), chain, layers)?;
+        self.grow_tree(root.as_fd(), chain, view)?;
         let stamps = Stamps::take(root.as_fd())?;
         Ok((tree, stamps))
     }
@@ -91,23 +103,23 @@ impl LayerStore {
         prepared: &Prepared,
         owners: &Table,
         stamps: &Stamps,
-    ) -> Result<(Vec<Entry>, Table), Error> {
+    ) -> Result<PlainDifference, Error> {
         let tree = open_path(&prepared.work.path.join("tree/root"))?;
         let open_lower = |layer: usize, path: &[u8]| {
             grow::open_source(self.open_fs(&prepared.chain[layer])?.as_fd(), path)
         };
-        let (layers, own) = (&prepared.layers, self.own());
-        let listing =
-            commit::difference_of_tree(tree.as_fd(), layers, owners, own, &open_lower, stamps)?;
+        let (view, own) = (&prepared.view, self.own());
+        let Difference { listing, sockets } =
+            commit::difference_of_tree(tree.as_fd(), view, owners, own, &open_lower, stamps)?;
         let fs_dir = prepared.work.make("fs")?;
-        let root = Entry { kind: Kind::Dir { opaque: false }, ..layers.root().entry_at(b"") };
+        let root = merged_entry(&view.root());
         let items: Vec<Item<'_>> = std::iter::once(&root)
             .chain(&listing)
             .map(|entry| content(entry, Bytes::File(tree.as_fd(), &entry.path)))
             .collect();
         let owners = grow::grow(fs_dir.as_fd(), Placer::new(self), &items)?;
         self.part_links(tree.as_fd(), fs_dir.as_fd(), &listing)?;
-        Ok((listing, owners))
+        Ok(PlainDifference { listing, owners, shows_the_layer: sockets.is_empty() })
     }
 
     /// Gives each name of a changed file an inode of its own, from the layer's copy.
@@ -137,26 +149,18 @@ impl LayerStore {
     }
 
     /// Makes the tree of a whole chain.
-    fn grow_tree(
-        &self,
-        root: BorrowedFd<'_>,
-        chain: &[LayerId],
-        layers: &Layers,
-    ) -> Result<(), Error> {
+    fn grow_tree(&self, root: BorrowedFd<'_>, chain: &[LayerId], view: &View) -> Result<(), Error> {
         let dirs = self.open_all(chain)?;
-        let mut entries = vec![(merged_entry(layers, b"", &layers.root()), 0, Vec::new())];
-        layers.walk::<Error>(&mut |path, node| {
-            let entry = merged_entry(layers, path, node);
-            let source = node.entry.map_or(path, |it| &layers.inode(node.layer, it).path[..]);
-            entries.push((entry, node.layer, source.to_vec()));
-            Ok(())
-        })?;
-        let items: Vec<Item<'_>> = entries
+        let mut nodes = Vec::new();
+        view.walk(&view.root(), &mut |node| {
+            nodes.push((merged_entry(node), node.layer(), &node.inode().path[..]));
+            true
+        });
+        let items: Vec<Item<'_>> = nodes
             .iter()
-            .filter(|(entry, ..)| entry.kind != Kind::Whiteout)
-            .map(|(entry, layer, source)| match entry.kind {
-                Kind::File { .. } => content(entry, Bytes::File(dirs[*layer].as_fd(), source)),
-                _ => Item { entry, bytes: None },
+            .map(|(entry, layer, source)| {
+                let bytes = dirs.get(*layer).map(|dir| Bytes::File(dir.as_fd(), source));
+                Item { entry, bytes: bytes.filter(|_| matches!(entry.kind, Kind::File { .. })) }
             })
             .collect();
         grow::grow(root, Placer::new(self), &items).map(drop)
@@ -168,14 +172,14 @@ impl LayerStore {
         root: BorrowedFd<'_>,
         added: &[LayerId],
         first: usize,
-        layers: &Layers,
+        view: &View,
     ) -> Result<(), Error> {
         let mut touched = BTreeSet::new();
         for (at, layer) in added.iter().enumerate() {
-            let listing = &layers.0[first + at];
+            let listing = &view.layers()[first + at];
             let fs_dir = self.open_fs(layer)?;
             let mut cursor = Cursor::new(root);
-            for entry in listing.iter() {
+            for entry in listing.entries() {
                 grow::make_room(&mut cursor, entry)?;
                 let parents = memchr::memchr_iter(b'/', &entry.path).map(|end| &entry.path[..end]);
                 touched.extend(parents.map(<[u8]>::to_vec));
@@ -183,11 +187,7 @@ impl LayerStore {
                     touched.insert(entry.path.clone());
                 }
             }
-            let entries: Vec<Entry> = listing
-                .iter()
-                .filter(|it| it.kind != Kind::Whiteout)
-                .map(|it| Entry { path: it.path.clone(), ..inode_of(layers, first + at, it) })
-                .collect();
+            let entries = unlinked(listing);
             let items: Vec<Item<'_>> = entries
                 .iter()
                 .map(|entry| content(entry, Bytes::File(fs_dir.as_fd(), &entry.path)))
@@ -198,8 +198,8 @@ impl LayerStore {
         let dirs: Vec<Entry> = touched
             .iter()
             .filter_map(|path| {
-                let node = layers.find(path).filter(super::merged::Node::is_dir)?;
-                Some(merged_entry(layers, path, &node))
+                let node = view.lookup(path).filter(Node::is_dir)?;
+                Some(merged_entry(&node))
             })
             .collect();
         grow::finish_dirs(root, Placer::new(self), dirs.iter())
@@ -221,7 +221,7 @@ impl LayerStore {
 fn first_name<'a>(listing: &'a [Entry], entry: &'a Entry) -> Option<&'a Entry> {
     let first = match &entry.kind {
         Kind::Hardlink { target } => {
-            let at = listing.binary_search_by(|it| compare_paths(&it.path, target)).ok()?;
+            let at = listing.binary_search_by(|it| compare(&it.path, target)).ok()?;
             &listing[at]
         }
         _ => entry,
@@ -234,7 +234,15 @@ fn content<'a>(entry: &'a Entry, bytes: Bytes<'a>) -> Item<'a> {
     Item { entry, bytes: matches!(entry.kind, Kind::File { .. }).then_some(bytes) }
 }
 
-/// A copy of the entry that describes the inode.
-fn inode_of(layers: &Layers, layer: usize, entry: &Entry) -> Entry {
-    layers.inode(layer, entry).clone()
+/// The entries of a layer that something is there for, each with an inode of its own.
+fn unlinked(listing: &Listing) -> Vec<Entry> {
+    let inode = |at: usize, entry: &Entry| {
+        let inode = listing.entries()[listing.inode(at)].clone();
+        Entry { path: entry.path.clone(), ..inode }
+    };
+    let entries = listing.entries().iter().enumerate();
+    entries
+        .filter(|(_, entry)| entry.kind != Kind::Whiteout)
+        .map(|(at, entry)| inode(at, entry))
+        .collect()
 }

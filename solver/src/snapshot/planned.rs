@@ -39,11 +39,11 @@ impl LayerStore {
         }
         let listing = self.listing(layer)?;
         let sources = self.open_sources(sources)?;
-        let items = sources.items(&listing, contents)?;
+        let items = sources.items(listing.entries(), contents)?;
         let work = self.work_dir("materialise")?;
         let root = work.make("fs")?;
         let owners = grow(root.as_fd(), Placer::new(self), &items)?;
-        self.publish(layer, &work, listing.to_vec(), &owners)
+        self.publish(layer, &work, listing.entries().to_vec(), &owners)
     }
 
     /// Opens the directories that contents come from.

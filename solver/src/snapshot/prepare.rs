@@ -6,9 +6,10 @@ use rbuild_store::entry::{Entry, Kind};
 
 use super::error::Error;
 use super::files::{WorkDir, open_path};
-use super::merged::Layers;
+use super::owner::Table;
 use super::stamps::Stamps;
 use super::{Access, Driver, LayerStore, Rootfs};
+use crate::tree::view::View;
 use crate::worker::proto::{Committed, LayerId};
 
 /// A tree that can be mounted, until it is committed or discarded. Dropping it discards it as well,
@@ -17,7 +18,7 @@ use crate::worker::proto::{Committed, LayerId};
 pub struct Prepared {
     pub(crate) rootfs: Rootfs,
     pub(crate) chain: Vec<LayerId>,
-    pub(crate) layers: Layers,
+    pub(crate) view: View,
     pub(crate) access: Access,
     /// Of a tree of the plain driver.
     pub(crate) stamps: Option<Stamps>,
@@ -40,22 +41,22 @@ impl LayerStore {
     /// If a layer is neither on disk nor sealed, or the disk refuses.
     pub fn prepare(&self, chain: &[LayerId], access: Access) -> Result<Prepared, Error> {
         chain.iter().try_for_each(|layer| self.require(layer))?;
-        let layers = self.layers(chain)?;
+        let view = self.view(chain)?;
         let work = self.work_dir("step")?;
         let (rootfs, stamps) = match self.driver {
-            Driver::Overlay => (self.prepare_overlay(chain, &layers, access, &work)?, None),
+            Driver::Overlay => (self.prepare_overlay(chain, &view, access, &work)?, None),
             Driver::Plain => {
                 if let (Access::Read, [layer]) = (access, chain)
                     && self.is_self_contained(layer)?
                 {
                     (Rootfs::Dir(self.fs_path(layer)?), None)
                 } else {
-                    let (tree, stamps) = self.take_tree(chain, &layers, &work)?;
+                    let (tree, stamps) = self.take_tree(chain, &view, &work)?;
                     (Rootfs::Dir(tree.join("root")), Some(stamps))
                 }
             }
         };
-        Ok(Prepared { rootfs, chain: chain.to_vec(), layers, access, stamps, work })
+        Ok(Prepared { rootfs, chain: chain.to_vec(), view, access, stamps, work })
     }
 
     /// Keeps what was written to a tree as `layer`. The tree must no longer be mounted.
@@ -65,27 +66,38 @@ impl LayerStore {
     /// If the disk refuses; nothing is kept then.
     pub fn commit(&self, prepared: Prepared, layer: &LayerId) -> Result<Committed, Error> {
         let recorded = self.owners(&prepared.work.path.join("owners"))?;
-        let (listing, owners) = match (&prepared.rootfs, &prepared.stamps) {
+        match (&prepared.rootfs, &prepared.stamps) {
             (Rootfs::Overlay { upper: Some(upper), .. }, None) => {
                 let upper = open_path(&upper.dir)?;
-                let (chain, layers) = (&prepared.chain, &prepared.layers);
-                (self.overlay_difference(chain, layers, upper.as_fd(), &recorded)?, recorded)
+                let listing = self.overlay_difference(&prepared, upper.as_fd(), &recorded)?;
+                self.keep(layer, &prepared, listing, &recorded)
             }
             (Rootfs::Dir(_), Some(stamps)) if prepared.access == Access::Write => {
-                self.plain_difference(&prepared, &recorded, stamps)?
+                let found = self.plain_difference(&prepared, &recorded, stamps)?;
+                let committed = self.keep(layer, &prepared, found.listing, &found.owners)?;
+                if found.shows_the_layer {
+                    let chain = [&prepared.chain[..], std::slice::from_ref(layer)].concat();
+                    let tree = open_path(&prepared.work.path.join("tree/root"))?;
+                    let stamps = Stamps::take(tree.as_fd())?;
+                    self.give_tree_back(&prepared.work, &chain, &stamps)?;
+                }
+                Ok(committed)
             }
             (Rootfs::Overlay { .. } | Rootfs::Dir(_), _) => {
-                return Err(Error::Bug("a tree nobody writes to was committed".to_owned()));
+                Err(Error::Bug("a tree nobody writes to was committed".to_owned()))
             }
-        };
-        let (size, entries) = (size_of(&listing), listing.len() as u64);
-        self.publish(layer, &prepared.work, listing, &owners)?;
-        if prepared.stamps.is_some() {
-            let mut chain = prepared.chain.clone();
-            chain.push(layer.clone());
-            let tree = open_path(&prepared.work.path.join("tree/root"))?;
-            self.give_tree_back(&prepared.work, &chain, &Stamps::take(tree.as_fd())?)?;
         }
+    }
+
+    fn keep(
+        &self,
+        layer: &LayerId,
+        prepared: &Prepared,
+        listing: Vec<Entry>,
+        owners: &Table,
+    ) -> Result<Committed, Error> {
+        let (size, entries) = (size_of(&listing), listing.len() as u64);
+        self.publish(layer, &prepared.work, listing, owners)?;
         Ok(Committed { layer: layer.clone(), size, entries })
     }
 

@@ -11,8 +11,8 @@ use rustix::fs::{FileType, Statx};
 
 use super::dir::{MAX_DEPTH, open_dir};
 use super::error::{Error, show};
-use super::merged::join;
 use super::scan;
+use crate::tree::listing::join;
 
 /// First bytes of the file: name and version.
 const MAGIC: &[u8; 8] = b"rbstamp1";

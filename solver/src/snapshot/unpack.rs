@@ -47,7 +47,7 @@ impl LayerStore {
         diff_id: DiffId,
     ) -> Result<u64, Error> {
         if self.is_on_disk(layer)? {
-            return Ok(super::prepare::size_of(&self.known(layer)?.listing));
+            return Ok(super::prepare::size_of(self.listing(layer)?.entries()));
         }
         let work = self.work_dir("unpack")?;
         let root = work.make("fs")?;

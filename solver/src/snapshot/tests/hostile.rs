@@ -17,19 +17,52 @@ fn refused(lines: &str, want: &expect_test::Expect) {
 
 #[test]
 fn paths_cannot_leave() {
-    refused("f ../x out", &expect!["layer archive is not acceptable: `../x` leads out of the directory above it"]);
-    refused("d a\nf a/../../x out", &expect!["layer archive is not acceptable: `a/../../x` leads out of the directory above it"]);
-    refused("f a\nf a/b x", &expect!["layer archive is not acceptable: `a` is below something that is no directory"]);
-    refused("w .wh...", &expect!["layer archive is not acceptable: `.wh...` whites out something that is no name"]);
-    refused("w .wh.", &expect!["layer archive is not acceptable: `.wh.` whites out something that is no name"]);
+    refused(
+        "f ../x out",
+        &expect!["layer archive is not acceptable: `../x` leads out of the directory above it"],
+    );
+    refused(
+        "d a\nf a/../../x out",
+        &expect![
+            "layer archive is not acceptable: `a/../../x` leads out of the directory above it"
+        ],
+    );
+    refused(
+        "f a\nf a/b x",
+        &expect!["layer archive is not acceptable: `a` is below something that is no directory"],
+    );
+    refused(
+        "w .wh...",
+        &expect!["layer archive is not acceptable: `.wh...` whites out something that is no name"],
+    );
+    refused(
+        "w .wh.",
+        &expect!["layer archive is not acceptable: `.wh.` whites out something that is no name"],
+    );
 }
 
 #[test]
 fn links_cannot_leave() {
-    refused("h a /etc/passwd", &expect!["layer archive is not acceptable: `a` links to something that is not in its layer"]);
-    refused("h a ../../outside", &expect!["layer archive is not acceptable: `../../outside` leads out of the directory above it"]);
-    refused("d a\nh b a", &expect!["layer archive is not acceptable: `b` links to something that is no file"]);
-    refused("l a b\nl b a\nf a/x out", &expect!["layer archive is not acceptable: `a/x` leads through too many symbolic links"]);
+    refused(
+        "h a /etc/passwd",
+        &expect![
+            "layer archive is not acceptable: `a` links to something that is not in its layer"
+        ],
+    );
+    refused(
+        "h a ../../outside",
+        &expect![
+            "layer archive is not acceptable: `../../outside` leads out of the directory above it"
+        ],
+    );
+    refused(
+        "d a\nh b a",
+        &expect!["layer archive is not acceptable: `b` links to something that is no file"],
+    );
+    refused(
+        "l a b\nl b a\nf a/x out",
+        &expect!["layer archive is not acceptable: `a/x` leads through too many symbolic links"],
+    );
 }
 
 #[track_caller]
@@ -179,7 +212,7 @@ fn forged_records_do_not_reach_the_disk() {
     header.set_cksum();
     builder.append(&header, &[][..]).expect("appends");
     let layer = place.unpack(&builder.into_inner().expect("finishes")).expect("is accepted");
-    assert_eq!(place.layers.listing(&layer).expect("listing")[0].xattrs.len(), 3);
+    assert_eq!(place.layers.listing(&layer).expect("listing").entries()[0].xattrs.len(), 3);
     let mut names = [0_u8; 256];
     let length = rustix::fs::llistxattr(place.fs(&layer).join("f"), &mut names).expect("lists");
     assert_eq!(&names[..length], b"user.color\0");

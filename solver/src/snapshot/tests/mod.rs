@@ -128,7 +128,7 @@ fn show(listing: &[Entry]) -> String {
 
 #[track_caller]
 fn check_listing(place: &Place, layer: &LayerId, want: &expect_test::Expect) {
-    want.assert_eq(&show(&place.layers.listing(layer).expect("has a listing")));
+    want.assert_eq(&show(place.layers.listing(layer).expect("has a listing").entries()));
 }
 
 /// The files of a directory: path, and content, link target or type.

@@ -76,8 +76,13 @@ fn planned_layers_become_files() {
         ..Entry::dir(path, Timestamp::from_secs(TIME))
     };
     let link = Entry { kind: Kind::Hardlink { target: b"app/a".into() }, ..file("app/h", 0) };
-    let listing =
-        vec![Entry::dir("app", Timestamp::from_secs(TIME)), file("app/a", 16), link, file("b/c", 5), file("z", 2)];
+    let listing = vec![
+        Entry::dir("app", Timestamp::from_secs(TIME)),
+        file("app/a", 16),
+        link,
+        file("b/c", 5),
+        file("z", 2),
+    ];
     let layer = LayerId("planned".into());
     put_listing(&place, &layer, &listing);
     let root = fs::File::open(context.path()).expect("open");
@@ -95,20 +100,23 @@ fn planned_layers_become_files() {
 
     let changed = LayerId("changed".into());
     put_listing(&place, &changed, &[file("a", 99)]);
-    let error = place.layers.materialise(&changed, &sources, &[tree(0, "src")]).expect_err("changed");
+    let error =
+        place.layers.materialise(&changed, &sources, &[tree(0, "src")]).expect_err("changed");
     assert!(error.to_failure().text.contains("had 99 bytes, now 16"), "{error}");
 }
 
 fn put_listing(place: &Place, layer: &LayerId, listing: &[Entry]) {
     let path = place.layers.layout().layer_listing(&layer.0).expect("plain name");
     fs::create_dir(path.parent().expect("has a parent")).expect("mkdir");
-    fs::write(path, listing::encode(listing)).expect("write");
+    let listing = crate::tree::listing::Listing::new(listing.to_vec()).expect("in order");
+    fs::write(path, listing.encode()).expect("write");
 }
 
 #[test]
 fn exported_trees_are_the_callers() {
     let place = place(Driver::Plain);
-    let base = place.unpack(&archive("d a\nf a/x 1\nf a/y 2\nl s a/x\nf h hard\nh i h")).expect("one");
+    let base =
+        place.unpack(&archive("d a\nf a/x 1\nf a/y 2\nl s a/x\nf h hard\nh i h")).expect("one");
     let top = place.unpack(&archive("w a/.wh.x\nf a/z 3\nf s file\nf old new")).expect("two");
     let dest = tempfile::tempdir().expect("temporary directory");
     fs::create_dir_all(dest.path().join("old/dir")).expect("mkdir");
@@ -156,8 +164,7 @@ fn lines() -> impl Strategy<Value = String> {
         let mut kinds: BTreeMap<String, &str> = BTreeMap::new();
         let mut text = String::new();
         for (kind, path, content, pick) in lines {
-            let parents: Vec<&str> =
-                path.match_indices('/').map(|(end, _)| &path[..end]).collect();
+            let parents: Vec<&str> = path.match_indices('/').map(|(end, _)| &path[..end]).collect();
             let taken = kinds.contains_key(&path)
                 || parents.iter().any(|it| kinds.get(*it).is_some_and(|kind| *kind != "d"));
             let below = kinds.keys().any(|it| it.starts_with(&format!("{path}/")));
@@ -204,6 +211,6 @@ proptest! {
             &none,
         );
         let listing = place.layers.listing(&layer).expect("has one");
-        prop_assert_eq!(show(&found.expect("reads")), show(&listing));
+        prop_assert_eq!(show(&found.expect("reads").listing), show(listing.entries()));
     }
 }
