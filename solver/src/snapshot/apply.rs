@@ -13,6 +13,7 @@ use std::io::{Read, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::tar;
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
@@ -23,28 +24,12 @@ use super::links::{self, PathKey};
 use super::owner::Table;
 use super::place::Placer;
 use super::remove::remove_tree;
-use crate::tree::listing::join;
-
-/// Most entries of a layer.
-const MAX_ENTRIES: usize = 8_000_000;
-
-/// Longest path, and longest target of a link, as Linux has it.
-const MAX_PATH_BYTES: usize = 4095;
 
 /// Longest name in a directory, as Linux has it.
 const MAX_NAME_BYTES: usize = 255;
 
 /// Links of the layer itself that are followed on the way to one entry (as `MAXSYMLINKS`).
 const MAX_LINKS_FOLLOWED: usize = 40;
-
-/// What starts the name of a whiteout (OCI image-spec, layer.md).
-const WHITEOUT_PREFIX: &[u8] = b".wh.";
-
-/// The name of an opaque whiteout.
-const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
-
-/// What starts the names of marks that AUFS kept for itself.
-const AUFS_PREFIX: &[u8] = b".wh..wh.";
 
 /// A layer that is being applied.
 #[derive(Debug)]
@@ -56,7 +41,7 @@ pub(crate) struct Applier<'fd> {
     /// Directories on disk that no entry describes (yet).
     implied: BTreeSet<Vec<u8>>,
     /// Directories that hide what is below, whether or not an entry describes them.
-    opaque: BTreeMap<Vec<u8>, Timestamp>,
+    opaque: BTreeSet<Vec<u8>>,
     has_links: bool,
     owners: Table,
     size: u64,
@@ -86,7 +71,7 @@ impl<'fd> Applier<'fd> {
             cursor: Cursor::new(root),
             entries: BTreeMap::new(),
             implied: BTreeSet::new(),
-            opaque: BTreeMap::new(),
+            opaque: BTreeSet::new(),
             has_links: false,
             owners: Table::default(),
             size: 0,
@@ -94,45 +79,43 @@ impl<'fd> Applier<'fd> {
         }
     }
 
-    /// Applies one entry, whose path is as the archive has it; whiteouts have their archive names.
+    /// Applies what an archive says next; `content` is the body of a regular file.
     ///
     /// # Errors
     ///
-    /// If the entry is hostile or the disk refuses.
-    pub(crate) fn entry(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<(), Error> {
-        if self.entries.len() >= MAX_ENTRIES {
-            let (path, limit) = (show(&entry.path), MAX_ENTRIES as u64);
-            return Err(Error::Limit { path, what: "the number of entries of a layer", limit });
-        }
-        entry.path = clean(&entry.path)?;
-        if matches!(entry.kind, Kind::Symlink { .. }) {
-            // Links have no mode of their own; archives say this or that.
-            entry.mode = 0o777;
-        }
-        self.follow_own_links(&mut entry.path)?;
-        let (parent, name) = split(&entry.path);
-        if name == OPAQUE_NAME {
-            self.opaque.insert(parent.to_vec(), entry.mtime);
-            return self.enter(&parent.to_vec());
-        }
-        if name.starts_with(AUFS_PREFIX) {
-            return Ok(());
-        }
-        if let Some(hidden) = name.strip_prefix(WHITEOUT_PREFIX) {
-            if !dir::is_plain(hidden) {
-                return Err(Error::archive(&entry.path, "whites out something that is no name"));
+    /// If it is hostile or the disk refuses.
+    pub(crate) fn item(
+        &mut self,
+        item: tar::read::Item,
+        content: &mut dyn Read,
+    ) -> Result<(), Error> {
+        let mut entry = match item {
+            tar::read::Item::Entry(entry) => entry,
+            tar::read::Item::Opaque(mut path) => {
+                self.follow_own_links(&mut path)?;
+                self.enter(&path)?;
+                self.opaque.insert(path);
+                return Ok(());
             }
-            let path = join(parent, hidden);
-            return self.white_out(path);
+        };
+        self.follow_own_links(&mut entry.path)?;
+        match entry.kind {
+            Kind::Whiteout => self.white_out(entry.path),
+            Kind::Dir { .. } => self.directory(entry),
+            Kind::Symlink { .. }
+            | Kind::File { .. }
+            | Kind::Hardlink { .. }
+            | Kind::Char { .. }
+            | Kind::Block { .. }
+            | Kind::Fifo => {
+                if matches!(entry.kind, Kind::Symlink { .. }) {
+                    // Links have no mode of their own; archives say this or that.
+                    entry.mode = 0o777;
+                }
+                self.make_room(&entry.path)?;
+                self.inode(entry, content)
+            }
         }
-        if entry.is_dir() {
-            return self.directory(entry);
-        }
-        if entry.path.is_empty() {
-            return Err(Error::archive(&entry.path, "is the root, but no directory"));
-        }
-        self.make_room(&entry.path)?;
-        self.inode(entry, content)
     }
 
     /// Completes directories and returns the listing.
@@ -141,12 +124,12 @@ impl<'fd> Applier<'fd> {
     ///
     /// If the disk refuses.
     pub(crate) fn finish(mut self) -> Result<Applied, Error> {
-        for (path, mtime) in std::mem::take(&mut self.opaque) {
+        for path in std::mem::take(&mut self.opaque) {
             let key = PathKey(path);
             if let Some(Entry { kind: Kind::Dir { opaque }, .. }) = self.entries.get_mut(&key) {
                 *opaque = true;
             } else {
-                let mut entry = Entry::dir(&key.0[..], mtime);
+                let mut entry = Entry::dir(&key.0[..], Timestamp::default());
                 entry.kind = Kind::Dir { opaque: true };
                 self.implied.remove(&key.0);
                 self.entries.insert(key, entry);
@@ -181,7 +164,7 @@ impl<'fd> Applier<'fd> {
                 return Ok(());
             };
             let rest = path[link.len() + 1..].to_vec();
-            *path = clean(&links::resolve(&link, target, &rest))?;
+            *path = links::resolve(&link, target, &rest);
         }
         Err(Error::archive(&*path, "leads through too many symbolic links"))
     }
@@ -199,7 +182,7 @@ impl<'fd> Applier<'fd> {
                     }
                     return Err(match errno {
                         Errno::LOOP | Errno::NOTDIR => {
-                            Error::archive(path, "is below something that is no directory")
+                            Error::archive(at, "is no directory, but has something below it")
                         }
                         errno => Error::io("open", at)(errno),
                     });
@@ -287,7 +270,7 @@ impl<'fd> Applier<'fd> {
             let below: Vec<PathKey> = links::below(&self.entries, path);
             let gone: Vec<Entry> = below.iter().filter_map(|it| self.entries.remove(it)).collect();
             self.implied.retain(|it| !dir::starts_with_dir(it, path));
-            self.opaque.retain(|it, _| !dir::starts_with_dir(it, path));
+            self.opaque.retain(|it| !dir::starts_with_dir(it, path));
             gone.into_iter().for_each(|it| self.detach(it));
         }
         if let Some(old) = old {
@@ -310,7 +293,7 @@ impl<'fd> Applier<'fd> {
         let (parent, name) = split(&path);
         check_name(&path, name)?;
         if let Kind::Hardlink { target } = &entry.kind {
-            let target = clean(target)?;
+            let target = target.clone();
             return self.hard_link(entry, target);
         }
         self.enter(parent)?;
@@ -392,25 +375,6 @@ fn copy(
             return Ok(size);
         }
     }
-}
-
-/// Brings an archive's path into listing form.
-fn clean(path: &[u8]) -> Result<Vec<u8>, Error> {
-    if path.len() > MAX_PATH_BYTES {
-        return Err(Error::archive(path, "has too long a path"));
-    }
-    if path.contains(&0) {
-        return Err(Error::archive(path, "has a zero byte in its path"));
-    }
-    let mut clean = Vec::with_capacity(path.len());
-    for name in path.split(|&byte| byte == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => return Err(Error::archive(path, "leads out of the directory above it")),
-            name => clean = join(&clean, name),
-        }
-    }
-    Ok(clean)
 }
 
 fn check_name(path: &[u8], name: &[u8]) -> Result<(), Error> {

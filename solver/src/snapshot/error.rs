@@ -4,6 +4,8 @@ use std::io;
 
 use rbuild_store::digest::DiffId;
 use rbuild_store::error::StoreError;
+use rbuild_store::layer::LayerError;
+use rbuild_store::tar::read::ReadError;
 
 use crate::worker::proto::{Failure, FailureKind};
 
@@ -28,6 +30,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A layer's archive is damaged.
+    #[error("cannot unpack layer `{layer}`")]
+    Unreadable {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: ReadError,
+    },
     /// An archive says something that it must not.
     #[error("layer archive is not acceptable: `{path}` {why}")]
     Archive {
@@ -47,6 +57,14 @@ pub enum Error {
         expected: DiffId,
         /// What the bytes hash to.
         found: DiffId,
+    },
+    /// A layer could not be written as a blob, or a tree as an archive.
+    #[error("cannot write layer `{layer}`")]
+    Seal {
+        /// The layer.
+        layer: String,
+        /// Why.
+        source: LayerError,
     },
     /// A layer that should be in the store is not.
     #[error("layer `{layer}` is not in the store: {what}")]
@@ -99,10 +117,13 @@ impl Error {
     /// The error as it goes over the wire: kind, and the text with its causes.
     pub fn to_failure(&self) -> Failure {
         let kind = match self {
-            Self::Io { .. } | Self::Limit { .. } | Self::Store(_) => FailureKind::Host,
-            Self::Stream { .. } | Self::Archive { .. } | Self::Mismatch { .. } => {
-                FailureKind::Remote
+            Self::Io { .. } | Self::Limit { .. } | Self::Seal { .. } | Self::Store(_) => {
+                FailureKind::Host
             }
+            Self::Stream { .. }
+            | Self::Unreadable { .. }
+            | Self::Archive { .. }
+            | Self::Mismatch { .. } => FailureKind::Remote,
             Self::Missing { .. } | Self::Damaged { .. } => FailureKind::Host,
             Self::Bug(_) => FailureKind::Bug,
         };

@@ -1,14 +1,28 @@
-//! Layers as blobs.
+//! Layers as blobs, trees as archives.
 
-use std::io::Write;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Write};
+use std::num::NonZero;
+use std::os::fd::AsFd as _;
+
+use rbuild_store::compress::Compression as Written;
+use rbuild_store::entry::Kind;
+use rbuild_store::layer::{self, LayerOptions};
+use rbuild_store::tar::write::TarWriter;
 
 use super::error::Error;
+use super::grow::{Bytes, Item, open_source};
 use super::{LayerStore, Source};
 use crate::worker::proto::{Compression, Content, LayerId, Sealed};
 
+/// Bytes gathered before they are written.
+const BUFFER_BYTES: usize = 256 * 1024;
+
 impl LayerStore {
     /// Writes a layer as a blob of the store, from the files on disk or, where `contents` is not
-    /// empty, from the planned contents.
+    /// empty, from the planned contents. A layer that has been sealed so before is not written
+    /// again.
     ///
     /// # Errors
     ///
@@ -21,8 +35,41 @@ impl LayerStore {
         compression: Compression,
         clamp_mtime: Option<i64>,
     ) -> Result<Sealed, Error> {
-        let _ = (layer, sources, contents, compression, clamp_mtime);
-        Err(Error::Bug("seal is not there yet".into()))
+        let listing = self.listing(layer)?;
+        let has_files = listing.entries().iter().any(|it| matches!(it.kind, Kind::File { .. }));
+        let fs_dir;
+        let opened;
+        let items: Vec<Item<'_>> = if contents.is_empty() && has_files {
+            self.require(layer)?;
+            fs_dir = self.open_fs(layer)?;
+            let bytes = |path| Bytes::File(fs_dir.as_fd(), path);
+            let entries = listing.entries().iter();
+            entries.map(|entry| Item { entry, bytes: Some(bytes(&entry.path[..])) }).collect()
+        } else {
+            opened = self.open_sources(sources)?;
+            opened.items(listing.entries(), contents)?
+        };
+        let options = LayerOptions {
+            compression: written(compression),
+            clamp_mtime,
+            threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
+        };
+        // Contents come up in the order in which they are asked for, empty files never.
+        let mut bodies: VecDeque<Item<'_>> = items.iter().copied().filter(has_body).collect();
+        let entries = items.iter().map(|item| item.entry);
+        let made = layer::write_layer(self.store.blobs(), &options, entries, |entry| match bodies
+            .pop_front()
+        {
+            Some(item) if item.entry.path == entry.path => body(&item),
+            Some(_) | None => Err(io::Error::other("the listing changed meanwhile")),
+        })
+        .map_err(|source| Error::Seal { layer: layer.0.clone(), source })?;
+        let sealed =
+            Sealed { diff_id: made.diff_id, blob: made.blob, size: made.size, compression };
+        if clamp_mtime.is_none() {
+            self.remember_sealed(layer, &sealed)?;
+        }
+        Ok(sealed)
     }
 
     /// Writes a merged tree as a tar.
@@ -36,7 +83,61 @@ impl LayerStore {
         out: &mut dyn Write,
         clamp_mtime: Option<i64>,
     ) -> Result<(), Error> {
-        let _ = (chain, out, clamp_mtime);
-        Err(Error::Bug("export_tar is not there yet".into()))
+        let failed = |source| Error::Seal { layer: "merged".to_owned(), source };
+        let tree = self.tree(chain)?;
+        let mut tar = TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), clamp_mtime);
+        for item in tree.items() {
+            let result = if has_body(&item) {
+                let body = body(&item).map_err(Error::io("open", &item.entry.path))?;
+                tar.append(item.entry, body)
+            } else {
+                tar.append_bodiless(item.entry)
+            };
+            result.map_err(|error| failed(error.into()))?;
+        }
+        let mut out = tar.finish().map_err(|error| failed(error.into()))?;
+        out.flush().map_err(Error::io("write", "the archive"))
+    }
+}
+
+/// Whether the tar has bytes of the item.
+fn has_body(item: &Item<'_>) -> bool {
+    matches!(item.entry.kind, Kind::File { size: 1.., .. })
+}
+
+/// What a regular file's bytes are read from.
+enum Body<'a> {
+    Inline(&'a [u8]),
+    File(File),
+}
+
+impl Read for Body<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Inline(bytes) => bytes.read(buffer),
+            Self::File(file) => file.read(buffer),
+        }
+    }
+}
+
+fn body<'a>(item: &Item<'a>) -> io::Result<Body<'a>> {
+    match item.bytes {
+        Some(Bytes::Inline(bytes)) => Ok(Body::Inline(bytes)),
+        Some(Bytes::File(dir, path) | Bytes::Link(dir, path)) => {
+            open_source(dir, path).map(Body::File).map_err(|error| match error {
+                Error::Io { source, .. } => source,
+                other => io::Error::other(other),
+            })
+        }
+        None => Err(io::Error::other("it has no content")),
+    }
+}
+
+/// The store's name of a compression.
+fn written(compression: Compression) -> Written {
+    match compression {
+        Compression::None => Written::None,
+        Compression::Gzip(level) => Written::Gzip(level),
+        Compression::Zstd(level) => Written::Zstd(level),
     }
 }

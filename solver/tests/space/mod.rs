@@ -136,7 +136,7 @@ impl Space {
         let committed = ran.exited.layers.first().ok_or("nothing was committed")?;
         let listing = layers.listing(&committed.layer).map_err(|error| error.to_string())?;
         let path = |path: &[u8]| String::from_utf8_lossy(path).into_owned();
-        let paths: Vec<_> = listing.iter().map(|it| path(&it.path)).collect();
+        let paths: Vec<_> = listing.entries().iter().map(|it| path(&it.path)).collect();
         Ok(paths.join(" ").trim().to_owned())
     }
 }

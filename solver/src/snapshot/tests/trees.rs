@@ -4,7 +4,7 @@ use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
-use crate::worker::proto::Content;
+use crate::worker::proto::{Compression, Content};
 
 #[test]
 fn metadata_is_exact_on_disk() {
@@ -192,8 +192,58 @@ fn lines() -> impl Strategy<Value = String> {
     })
 }
 
+#[test]
+fn sealed_layers_come_back_from_their_blob() {
+    let place = place(Driver::Plain);
+    let base =
+        "d a\nf a/x 12345\nh b a/x\nl s a\np p\nw .wh.gone\nf a/empty\nd o\nw o/.wh..wh..opq";
+    let layer = place.unpack(&archive(base)).expect("unpacks");
+    let sealed = place.layers.seal(&layer, &[], &[], Compression::Gzip(6), None).expect("seals");
+    let again = place.layers.seal(&layer, &[], &[], Compression::Zstd(3), None).expect("seals");
+    assert_eq!(sealed.diff_id, again.diff_id);
+    // The files are lost (as when the id mapping changes): the blob has them.
+    let before = files(&place.fs(&layer));
+    place.layers.remove(&[place.fs(&layer)]).expect("removes");
+    place.again(Driver::Plain).prepare(&[layer.clone()], Access::Read).expect("prepares");
+    assert_eq!(files(&place.fs(&layer)), before);
+}
+
+#[test]
+fn merged_trees_become_archives() {
+    let place = place(Driver::Plain);
+    let base = place.unpack(&archive("d a\nf a/x 1\nh a/y a/x\nf z 1")).expect("one");
+    let top = place.unpack(&archive("w a/.wh.x\nf z 22")).expect("two");
+    let mut bytes = Vec::new();
+    place.layers.export_tar(&[base, top], &mut bytes, None).expect("exports");
+    let layer = place.unpack(&bytes).expect("unpacks");
+    check_listing(
+        &place,
+        &layer,
+        &expect![[r#"
+        d755 a
+        f644 a/y 1
+        f644 z 2
+    "#]],
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    /// What is sealed and unpacked again is the same layer.
+    #[test]
+    fn unpack_undoes_seal(lines in lines()) {
+        let place = place(Driver::Plain);
+        let layer = place.unpack(&archive(&lines)).expect("unpacks");
+        let sealed = place.layers.seal(&layer, &[], &[], Compression::None, None).expect("seals");
+        let blob = place.layers.store.blobs().read(&sealed.blob, 1 << 20).expect("reads");
+        prop_assert_eq!(DiffId(Digest::of(&blob)), sealed.diff_id);
+        let other = super::place(Driver::Plain);
+        let again = other.unpack(&blob).expect("unpacks");
+        let listing = |place: &Place, layer| place.layers.listing(layer).expect("has one");
+        prop_assert_eq!(listing(&place, &layer), listing(&other, &again));
+        prop_assert_eq!(files(&place.fs(&layer)), files(&other.fs(&again)));
+    }
 
     /// Reading an unpacked directory gives the listing that unpacking gave.
     #[test]
