@@ -127,7 +127,8 @@ mod tests {
             value(directives.check)
         );
         for error in errors {
-            got += &format!("; {}", error.message);
+            got.push_str("; ");
+            got.push_str(&error.message);
         }
         assert_eq!(got, want, "{text:?}");
     }

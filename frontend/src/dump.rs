@@ -128,7 +128,7 @@ fn transfer(node: &mut Node, transfer: &Transfer) {
         inner.text(&file.name);
         inner.flag("expand", file.expand);
         inner.text(&String::from_utf8_lossy(&file.content));
-        node.child(inner);
+        node.child(&inner);
     }
     node.quoted("to", &transfer.destination.value);
 }
@@ -142,7 +142,7 @@ fn heredoc(node: &mut Node, heredoc: &Heredoc) {
         inner.attribute("fd", heredoc.descriptor);
     }
     inner.text(&String::from_utf8_lossy(&heredoc.content));
-    node.child(inner);
+    node.child(&inner);
 }
 
 fn healthcheck(node: &mut Node, check: &Healthcheck) {
@@ -167,8 +167,10 @@ fn command(node: &mut Node, command: &CommandLine) {
         CommandLine::Shell(line) => node.quoted("shell", &line.value),
         CommandLine::Exec(words) => {
             let mut inner = Node::inner("exec");
-            words.iter().for_each(|word| inner.text(word));
-            node.child(inner);
+            for word in words {
+                inner.text(word);
+            }
+            node.child(&inner);
         }
     }
 }
@@ -231,7 +233,7 @@ impl Node {
         }
     }
 
-    fn child(&mut self, child: Self) {
+    fn child(&mut self, child: &Self) {
         let _ = write!(self.0, " {})", child.0);
     }
 

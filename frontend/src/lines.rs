@@ -10,7 +10,7 @@ use crate::heredoc::Mark;
 use crate::text::{SourceText, Span, Word};
 
 /// Longest physical line in bytes, without its line end: BuildKit's.
-pub const MAX_LINE_BYTES: usize = (64 << 10) - 1;
+pub(crate) const MAX_LINE_BYTES: usize = (64 << 10) - 1;
 
 /// Where the places of a text are.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ pub(crate) struct Line<'a> {
     /// Where parts of `text` begin: offset in it, offset in the source. Sorted; the first is at 0.
     parts: Vec<(usize, usize)>,
     /// Its last physical line.
-    pub(crate) last_line: u32,
+    pub(crate) last: u32,
     /// Whether there is an empty line among its continuation lines.
     pub(crate) has_empty_continuation: bool,
     /// Comments above.
@@ -88,8 +88,8 @@ impl<'a> Lines<'a> {
             return None;
         }
         self.next += 1;
-        let end = if self.source.text()[whole.clone()].ends_with('\n') { 1 } else { 0 };
-        let n_bytes = self.source.n_bytes(whole.start..whole.end - end);
+        let n_end = usize::from(self.source.text()[whole.clone()].ends_with('\n'));
+        let n_bytes = self.source.n_bytes(whole.start..whole.end - n_end);
         if n_bytes > MAX_LINE_BYTES {
             let text = format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}");
             let span = self.span(whole.start..whole.start);
@@ -120,7 +120,7 @@ impl<'a> Lines<'a> {
             places: self.places,
             text: String::new(),
             parts: Vec::new(),
-            last_line: number,
+            last: number,
             has_empty_continuation: false,
             comments: std::mem::take(&mut self.comments),
         };
@@ -128,7 +128,7 @@ impl<'a> Lines<'a> {
         while continues {
             let Some(physical) = self.next_physical() else { break };
             let (number, range) = physical?;
-            line.last_line = number;
+            line.last = number;
             let trimmed = source.text()[range.clone()].trim_start();
             if trimmed.starts_with('#') {
                 continue;
@@ -212,7 +212,7 @@ impl Line<'_> {
     pub(crate) fn whole_span(&self) -> Span {
         let mut span = self.span(0..self.text.trim_end().len());
         if let Places::Own = self.places {
-            span.last_line = span.last_line.max(self.last_line);
+            span.last_line = span.last_line.max(self.last);
         }
         span
     }

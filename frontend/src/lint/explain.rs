@@ -24,7 +24,7 @@ pub(super) fn page(rule: Rule) -> String {
     } else {
         String::new()
     };
-    let indent = |text: &str| text.lines().map(|line| format!("    {line}\n")).collect::<String>();
+    let indent = |text: &str| format!("    {}\n", text.replace('\n', "\n    "));
     format!(
         "{name}: {description}\n\n{why}\n{experimental}\nBad:\n\n{bad}\nGood:\n\n{good}\n\
          Switch it off with `# check=skip={name}` at the top of the Dockerfile, with the same\n\

@@ -64,7 +64,7 @@ impl<'a> Node<'a> {
             span,
             original: line.text.trim().to_owned(),
             comments: line.comments.clone(),
-            empty_continuation: line.has_empty_continuation.then_some(line.last_line),
+            empty_continuation: line.has_empty_continuation.then_some(line.last),
         };
         Ok(Self { header, heredocs, line, parts, escape })
     }
@@ -170,8 +170,11 @@ impl<'a> Node<'a> {
 
     /// The first word of the arguments, and the command behind it; none if there is no word.
     pub(super) fn word_and_command(&self) -> Parsed<Option<(Word, CommandLine)>> {
-        let range = self.parts.arguments.clone();
-        let text = self.arguments();
+        self.word_and_command_at(self.parts.arguments.clone())
+    }
+
+    fn word_and_command_at(&self, range: Range<usize>) -> Parsed<Option<(Word, CommandLine)>> {
+        let text = &self.line.text[range.clone()];
         if text.is_empty() {
             return Ok(None);
         }
@@ -200,16 +203,18 @@ impl<'a> Node<'a> {
         if !first.text.contains('=') {
             return self.legacy_pair(name, range).map(|pair| vec![pair]);
         }
-        let pair = |word: &RawWord| match self.split_at_equals(word) {
-            Some((key, value)) => Ok(KeyValue { key, value, legacy: false }),
-            None => {
+        let pair = |word: &RawWord| {
+            let Some((key, value)) = self.split_at_equals(word) else {
                 let text = format!(
                     "Syntax error - can't find = in \"{}\". Must be of the form: name=value",
                     word.text
                 );
                 let help = "quote a value that has blanks in it";
-                Err(Diagnostic::new(self.line.span(word.range.clone()), text).with_help(help))
-            }
+                return Err(
+                    Diagnostic::new(self.line.span(word.range.clone()), text).with_help(help)
+                );
+            };
+            Ok(KeyValue { key, value, legacy: false })
         };
         words.iter().map(pair).collect()
     }
@@ -274,6 +279,7 @@ impl InnerNode<'_> {
             "RUN" | "CMD" | "ENTRYPOINT" | "SHELL" | "COPY" | "ADD" | "VOLUME" => {
                 self.node.json_at(arguments).map(drop)
             }
+            "HEALTHCHECK" => self.node.word_and_command_at(arguments).map(drop),
             _ => Ok(()),
         }
     }

@@ -7,12 +7,12 @@ use super::*;
 use crate::dump;
 
 #[track_caller]
-fn check(text: &str, want: Expect) {
+fn check(text: &str, want: &Expect) {
     check_bytes(text.as_bytes(), want);
 }
 
 #[track_caller]
-fn check_bytes(bytes: &[u8], want: Expect) {
+fn check_bytes(bytes: &[u8], want: &Expect) {
     let source = SourceText::new("Dockerfile", bytes).expect("it is small");
     want.assert_eq(&match parse(&source) {
         Ok(dockerfile) => dump::dump(&dockerfile),
@@ -59,7 +59,7 @@ COPY --from=build --chown=1:2 --chmod=u+x --link --parents --exclude=*.o --exclu
 ADD --keep-git-dir=true --checksum=sha256:x --unpack=false http://x/y /
 "#
         .trim_start(),
-        expect![[r#"
+        &expect![[r#"
             (directives syntax="docker/dockerfile:1" escape=\)
             (arg 2 VERSION="1" "NAME")
             (from 3 "golang:${VERSION}" platform="$BUILDPLATFORM" as="build")
@@ -94,7 +94,7 @@ fn heredocs() {
          RUN python3 <<PY\nFROM x\nPY\n\
          ONBUILD RUN <<EOF\nhi\nEOF\n\
          RUN cat <<< word\nRUN [\"cat\", \"<<EOF\"]\nRUN echo \"<<EOF\"\nRUN echo it's <<EOF\nCMD cat <<EOF\n",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=\)
             (from 1 "a")
             (run 2-5 shell="<<EOF" (heredoc "EOF" expand "  one $x\n\ttwo\n"))
@@ -115,7 +115,7 @@ fn heredocs() {
 fn line_ends_and_byte_order_mark() {
     check_bytes(
         b"\xef\xbb\xbfFROM a\r\nRUN x \\\r\n  y\r\nCOPY <<E /e\r\n1\r\nE\r\nENV b=\"c\"\r\n",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=\)
             (from 1 "a")
             (run 2-3 shell="x   y")
@@ -129,7 +129,7 @@ fn line_ends_and_byte_order_mark() {
 fn continuations() {
     check(
         "FROM a\nRUN one \\\n# comment\n\n   # other\n  two \\  \n\\\n\n three \\\n\nrUn a\\\\\nE\\\nNV x=\\\n1\nRUN at \\\n# the end \\",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=\)
             (from 1 "a")
             (run 2-11 shell="one   two  three rUn a\\\\")
@@ -143,7 +143,7 @@ fn continuations() {
 fn other_escape_character() {
     check(
         "# escape=`\nFROM a\nRUN one `\n  two\nCOPY c:\\x d:\\\nENV a=b` c\nRUN <<EOF\n\\x\nEOF\n",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=`)
             (from 2 "a")
             (run 3-4 shell="one   two")
@@ -158,7 +158,7 @@ fn other_escape_character() {
 fn json_form_falls_back() {
     check(
         "FROM a\nCMD [ \"a\", 'b' ]\nCMD []\nCMD\nRUN [\"a\"\nRUN [ -e x ]\nCOPY [\"a b\", \"c\"]\nCOPY [a b]\nRUN\nSHELL [ \"x\" ] \n",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=\)
             (from 1 "a")
             (cmd 2 shell="[ \"a\", 'b' ]")
@@ -178,7 +178,7 @@ fn json_form_falls_back() {
 fn flags_anywhere_before_arguments() {
     check(
         "FROM a\nCOPY --link --from=\"b c\" -- --x y\nCOPY --link=False --parents=TRUE a --chown=1 /x\nARG --x=1 a\nSTOPSIGNAL --x 9\nRUN --mount=a=b\\ c --mount=d e --network=host\nHEALTHCHECK --bad NONE\n",
-        expect![[r#"
+        &expect![[r#"
             (directives escape=\)
             (from 1 "a")
             (copy 2 from="b c" link "--x" to="y")
@@ -209,7 +209,7 @@ fn comments_describe() {
 fn shows_place_line_and_caret() {
     check(
         "FROM a\nRUNN make\nrunn make\nCOPY --form=b \\\n  c d\nENV a=1 \\\n    b\nFROM a b\nRUN --mount=from=$x \\\n   --network=hosts y\n",
-        expect![[r#"
+        &expect![[r#"
             error: unknown instruction: RUNN (did you mean RUN?)
              --> Dockerfile:2:1
               |
@@ -295,6 +295,8 @@ fn refusals() {
     check("ONBUILD onbuild RUN x", "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed");
     check("ONBUILD from x", "FROM isn't allowed as an ONBUILD trigger");
     check("ONBUILD ENV x", "ENV must have two arguments");
+    let not_texts = "when using JSON array syntax, arrays must be comprised of strings only";
+    check("ONBUILD HEALTHCHECK CMD [1]", not_texts);
     check("RUN --network=x y", "invalid network mode \"x\"");
     check("RUN --security= y", "security \"\" is not valid");
     check("RUN --mount= y", "failed to parse csv mounts: there are no fields");
@@ -321,7 +323,7 @@ fn long_lines() {
 fn bytes_that_are_not_text() {
     check_bytes(
         b"FROM a\n# \xff\nENV a=\xff\nCOPY <<E /e\n\xff\nE\n",
-        expect![[r#"
+        &expect![[r#"
         (directives escape=\)
         (from 1 "a")
         (env 3 a="�")
@@ -330,7 +332,7 @@ fn bytes_that_are_not_text() {
     );
     check_bytes(
         b"FROM a\nRUN echo \\\n  \xe9 x\n",
-        expect![[r#"
+        &expect![[r#"
         error: RUN holds a byte that is not UTF-8
          --> Dockerfile:3:3
           |
