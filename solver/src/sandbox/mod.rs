@@ -29,6 +29,7 @@ pub mod apply;
 mod cache;
 pub mod caps;
 pub mod files;
+pub mod host;
 pub mod identity;
 pub mod idmap;
 pub mod init;

@@ -18,6 +18,7 @@ use super::proto::{
 };
 use super::serve::{self, Numbered};
 use super::wire;
+use crate::sandbox::host::{Explained, Facts, explain};
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
 
 /// What a step's process did.
@@ -57,7 +58,7 @@ struct Inner {
 #[derive(Debug)]
 enum Engine {
     Process { requests: mpsc::Sender<Outgoing>, waiting: Waiting, isolation: Isolation },
-    Here { layers: Arc<LayerStore>, refused: String },
+    Here { layers: Arc<LayerStore>, refused: Explained },
 }
 
 type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
@@ -91,7 +92,7 @@ impl Worker {
         Ok(match self.engine().await? {
             Engine::Process { isolation, .. } => isolation.clone(),
             Engine::Here { refused, .. } => {
-                Isolation { rung: "none", overlay: false, why: refused.clone() }
+                Isolation { rung: "none", overlay: false, why: refused.to_string() }
             }
         })
     }
@@ -338,7 +339,7 @@ async fn start(setup: Setup) -> Result<Engine, Failure> {
                 if rustix::process::geteuid().is_root() { MapKey::root() } else { MapKey::none() };
             let layers = LayerStore::open(&setup.store, key, Ownership::Recorded, Driver::Plain);
             let layers = Arc::new(layers.map_err(|error| error.to_failure())?);
-            Ok(Engine::Here { layers, refused: refusal.to_string() })
+            Ok(Engine::Here { layers, refused: explain(refusal, &Facts::read()) })
         }
         Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
             let text = crate::sandbox::init::chain(&error);

@@ -108,8 +108,11 @@ pub struct Refusal {
 impl std::fmt::Display for Refusal {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}", self.call)?;
-        if self.errno != 0 {
-            write!(out, ": {}", io::Error::from_raw_os_error(self.errno))?;
+        match self.errno {
+            0 => {}
+            // "No space left on device" would have people look at their disks.
+            libc::ENOSPC => write!(out, ": over the limit (ENOSPC)")?,
+            errno => write!(out, ": {}", io::Error::from_raw_os_error(errno))?,
         }
         if !self.detail.is_empty() {
             write!(out, ": {}", self.detail)?;
@@ -279,7 +282,10 @@ fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
             refusal
         })?;
         if !output.status.success() {
-            let detail = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            let text = String::from_utf8_lossy(&output.stderr);
+            let text = text.trim();
+            let own_name = text.strip_prefix(program).and_then(|it| it.strip_prefix(": "));
+            let detail = own_name.unwrap_or(text).to_owned();
             return Err(Refusal { call: program.to_owned(), errno: 0, detail });
         }
     }
