@@ -100,7 +100,7 @@ impl<'fd> Applier<'fd> {
         };
         self.follow_own_links(&mut entry.path)?;
         match entry.kind {
-            Kind::Whiteout => self.white_out(entry.path),
+            Kind::Whiteout => self.white_out(&entry.path),
             Kind::Dir { .. } => self.directory(entry),
             Kind::Symlink { .. }
             | Kind::File { .. }
@@ -154,9 +154,10 @@ impl<'fd> Applier<'fd> {
     fn follow_own_links(&mut self, path: &mut Vec<u8>) -> Result<(), Error> {
         for _ in 0..MAX_LINKS_FOLLOWED {
             let (parent, _) = split(path);
-            let link = match self.cursor.enter(parent) {
-                Err(Obstacle::Refused(link, Errno::LOOP | Errno::NOTDIR)) => link,
-                Ok(_) | Err(_) => return Ok(()),
+            let Err(Obstacle::Refused(link, Errno::LOOP | Errno::NOTDIR)) =
+                self.cursor.enter(parent)
+            else {
+                return Ok(());
             };
             let Some(Kind::Symlink { target }) =
                 self.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
@@ -242,17 +243,17 @@ impl<'fd> Applier<'fd> {
         result.map_err(Error::io("create", path))
     }
 
-    fn white_out(&mut self, path: Vec<u8>) -> Result<(), Error> {
-        if self.implied.contains(&path) {
-            let mut entry = Entry::dir(&path[..], Timestamp::default());
+    fn white_out(&mut self, path: &[u8]) -> Result<(), Error> {
+        if self.implied.contains(path) {
+            let mut entry = Entry::dir(path, Timestamp::default());
             entry.kind = Kind::Dir { opaque: true };
             return self.directory(entry);
         }
-        match self.entries.get_mut(&PathKey(path.clone())).map(|it| &mut it.kind) {
+        match self.entries.get_mut(&PathKey(path.to_vec())).map(|it| &mut it.kind) {
             Some(Kind::Dir { opaque }) => *opaque = true,
             // The layer has something of its own here, which hides as well.
             Some(_) => {}
-            None => return self.inode(super::commit::whiteout(&path), &mut std::io::empty()),
+            None => return self.inode(super::commit::whiteout(path), &mut std::io::empty()),
         }
         Ok(())
     }
@@ -271,10 +272,12 @@ impl<'fd> Applier<'fd> {
             let gone: Vec<Entry> = below.iter().filter_map(|it| self.entries.remove(it)).collect();
             self.implied.retain(|it| !dir::starts_with_dir(it, path));
             self.opaque.retain(|it| !dir::starts_with_dir(it, path));
-            gone.into_iter().for_each(|it| self.detach(it));
+            for it in gone {
+                self.detach(&it);
+            }
         }
         if let Some(old) = old {
-            self.detach(old);
+            self.detach(&old);
         }
         let (parent, name) = split(path);
         self.enter(parent)?;
@@ -282,13 +285,13 @@ impl<'fd> Applier<'fd> {
     }
 
     /// An entry is gone: other names of its inode stay what they are.
-    fn detach(&mut self, gone: Entry) {
+    fn detach(&mut self, gone: &Entry) {
         if self.has_links {
             links::detach(&mut self.entries, gone);
         }
     }
 
-    fn inode(&mut self, mut entry: Entry, content: &mut dyn Read) -> Result<(), Error> {
+    fn inode(&mut self, entry: Entry, content: &mut dyn Read) -> Result<(), Error> {
         let path = entry.path.clone();
         let (parent, name) = split(&path);
         check_name(&path, name)?;
@@ -298,12 +301,14 @@ impl<'fd> Applier<'fd> {
         }
         self.enter(parent)?;
         let dir = self.cursor.fd();
-        if let Kind::File { size, .. } = &mut entry.kind {
+        if let Kind::File { size, .. } = &entry.kind {
             let mut file = self
                 .placer
                 .create_file(dir, name, &entry_for_mode(entry.mode))
                 .map_err(Error::io("create", &path))?;
-            *size = copy(content, &mut file, &mut self.buffer, &path)?;
+            if copy(content, &mut file, &mut self.buffer, &path)? != *size {
+                return Err(Error::archive(&path, "is not as long as it says"));
+            }
             self.size += *size;
             self.placer.finish_file(&file, &entry).map_err(Error::io("write", &path))?;
         } else {
@@ -315,7 +320,7 @@ impl<'fd> Applier<'fd> {
         Ok(())
     }
 
-    fn hard_link(&mut self, mut entry: Entry, mut target: Vec<u8>) -> Result<(), Error> {
+    fn hard_link(&mut self, entry: Entry, mut target: Vec<u8>) -> Result<(), Error> {
         self.follow_own_links(&mut target)?;
         let path = entry.path.clone();
         let Some(first) = self.entries.get(&PathKey(target.clone())) else {
@@ -324,12 +329,10 @@ impl<'fd> Applier<'fd> {
         if first.is_dir() || first.kind == Kind::Whiteout {
             return Err(Error::archive(&path, "links to something that is no file"));
         }
-        let inode = match &first.kind {
-            Kind::Hardlink { target } => target.clone(),
-            _ => target.clone(),
-        };
+        let inode = if let Kind::Hardlink { target } = &first.kind { target } else { &target };
+        let kind = Kind::Hardlink { target: inode.clone() };
         // What an archive says of the link's metadata is a copy: the inode has one.
-        entry = Entry { path: entry.path, kind: Kind::Hardlink { target: inode }, ..first.clone() };
+        let entry = Entry { path: entry.path, kind, ..first.clone() };
         let (target_parent, target_name) = split(&target);
         let from = open_beneath(self.root, target_parent, dir::DIR_FLAGS)
             .map_err(Error::io("open", target_parent))?;

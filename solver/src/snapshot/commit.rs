@@ -187,7 +187,7 @@ impl<'a> Differ<'a> {
             .map_err(Error::io("read the attributes of", &path))?;
         let record = attributes.record.or_else(|| self.owners.get(&path));
         let meta = Meta::intended(&item.stat, record, self.own);
-        let entry = self.entry(place, &path, item, meta, &attributes)?;
+        let entry = entry_of(place, &path, item, meta, &attributes)?;
         if meta.file_type() == FileType::Directory {
             return self.subdirectory(place, item, entry, lower, opaque || attributes.opaque);
         }
@@ -249,42 +249,6 @@ impl<'a> Differ<'a> {
         entry
     }
 
-    fn entry(
-        &self,
-        place: &Place<'_>,
-        path: &[u8],
-        item: &Item,
-        meta: Meta,
-        attributes: &Attributes,
-    ) -> Result<Entry, Error> {
-        let (major, minor) = meta.device_parts();
-        let kind = match meta.file_type() {
-            FileType::RegularFile => Kind::File { size: item.stat.stx_size, digest: None },
-            FileType::Directory => Kind::Dir { opaque: false },
-            FileType::Symlink => {
-                let target = rustix::fs::readlinkat(place.dir, &item.name[..], Vec::new())
-                    .map_err(Error::io("read the link", path))?;
-                Kind::Symlink { target: target.into_bytes() }
-            }
-            FileType::CharacterDevice => Kind::Char { major, minor },
-            FileType::BlockDevice => Kind::Block { major, minor },
-            FileType::Fifo => Kind::Fifo,
-            FileType::Socket | FileType::Unknown => {
-                return Err(Error::Bug(format!("`{}` has no type", super::error::show(path))));
-            }
-        };
-        let capability = attributes.capability.clone();
-        Ok(Entry {
-            path: path.to_vec(),
-            kind,
-            mode: meta.permissions(),
-            uid: meta.uid,
-            gid: meta.gid,
-            mtime: mtime(&item.stat),
-            xattrs: capability.map(|it| (CAPABILITY.into(), it)).into_iter().collect(),
-        })
-    }
-
     /// Whether a copied-up inode is what it was below.
     fn is_same(
         &self,
@@ -310,6 +274,42 @@ impl<'a> Differ<'a> {
         let mut theirs = (self.open_lower)(lower.layer(), &inode.path)?;
         same_content(&mut ours, &mut theirs).map_err(Error::io("compare", path))
     }
+}
+
+/// What the disk says of an inode, as an entry.
+fn entry_of(
+    place: &Place<'_>,
+    path: &[u8],
+    item: &Item,
+    meta: Meta,
+    attributes: &Attributes,
+) -> Result<Entry, Error> {
+    let (major, minor) = meta.device_parts();
+    let kind = match meta.file_type() {
+        FileType::RegularFile => Kind::File { size: item.stat.stx_size, digest: None },
+        FileType::Directory => Kind::Dir { opaque: false },
+        FileType::Symlink => {
+            let target = rustix::fs::readlinkat(place.dir, &item.name[..], Vec::new())
+                .map_err(Error::io("read the link", path))?;
+            Kind::Symlink { target: target.into_bytes() }
+        }
+        FileType::CharacterDevice => Kind::Char { major, minor },
+        FileType::BlockDevice => Kind::Block { major, minor },
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket | FileType::Unknown => {
+            return Err(Error::Bug(format!("`{}` has no type", super::error::show(path))));
+        }
+    };
+    let capability = attributes.capability.clone();
+    Ok(Entry {
+        path: path.to_vec(),
+        kind,
+        mode: meta.permissions(),
+        uid: meta.uid,
+        gid: meta.gid,
+        mtime: mtime(&item.stat),
+        xattrs: capability.map(|it| (CAPABILITY.into(), it)).into_iter().collect(),
+    })
 }
 
 /// Owner, mode, and capabilities.

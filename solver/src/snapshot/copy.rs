@@ -2,7 +2,7 @@
 //! a copy within the kernel, read and write.
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
+use std::io::{self, Read as _, Write as _};
 
 use rustix::io::Errno;
 

@@ -104,20 +104,19 @@ pub(crate) fn make_dir(parent: std::os::fd::BorrowedFd<'_>, name: &str) -> Resul
 impl LayerStore {
     /// What is known of a layer that is in the store.
     pub(crate) fn known(&self, layer: &LayerId) -> Result<Arc<Known>, Error> {
-        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = all.get(layer) {
+        let all = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all().get(layer) {
             return Ok(Arc::clone(known));
         }
         let path = self.layout().layer_listing(&layer.0)?;
-        let bytes = self
-            .read_small(&path, MAX_LISTING_BYTES)?
+        let bytes = read_small(&path, MAX_LISTING_BYTES)?
             .ok_or_else(|| Error::Missing { layer: layer.0.clone(), what: "it has no listing" })?;
         let listing = Listing::decode(&bytes).map_err(|error| Error::Damaged {
             path: path.display().to_string(),
             why: error.to_string(),
         })?;
         let known = Arc::new(Known::new(listing));
-        all.insert(layer.clone(), Arc::clone(&known));
+        all().insert(layer.clone(), Arc::clone(&known));
         Ok(known)
     }
 
@@ -166,7 +165,7 @@ impl LayerStore {
         }
         let Some(fs_dir) = found(self.open_fs(layer))? else { return Ok(false) };
         let marker = self.marker(layer)?;
-        let written = self.read_small(&marker, MAX_SMALL_BYTES)?;
+        let written = read_small(&marker, MAX_SMALL_BYTES)?;
         let boot = boot_id();
         if written.as_deref() != Some(boot.as_bytes()) {
             if !self.is_whole(layer, &fs_dir)? {
@@ -181,10 +180,6 @@ impl LayerStore {
 
     fn marker(&self, layer: &LayerId) -> Result<PathBuf, Error> {
         Ok(self.layout().layer(&layer.0)?.join(format!("boot-{}", self.mapkey.as_str())))
-    }
-
-    fn owners_path(&self, layer: &LayerId) -> Result<PathBuf, Error> {
-        Ok(self.layout().layer(&layer.0)?.join(format!("owners-{}", self.mapkey.as_str())))
     }
 
     /// Whether all regular files have the size that the listing says.
@@ -232,7 +227,7 @@ impl LayerStore {
     /// If the disk refuses to tell.
     pub fn sealed(&self, layer: &LayerId) -> Result<Option<Sealed>, Error> {
         let path = self.layout().layer(&layer.0)?.join("sealed");
-        let bytes = self.read_small(&path, MAX_SMALL_BYTES)?;
+        let bytes = read_small(&path, MAX_SMALL_BYTES)?;
         Ok(bytes.and_then(|it| serde_json::from_slice(&it).ok()))
     }
 
@@ -247,14 +242,13 @@ impl LayerStore {
     }
 
     /// What is recorded about inodes of a layer that cannot carry an attribute.
-    pub(crate) fn owners(&self, path: &Path) -> Result<Table, Error> {
-        let Some(bytes) = self.read_small(path, MAX_SMALL_BYTES)? else {
-            return Ok(Table::default());
-        };
-        Table::parse(&bytes).ok_or_else(|| Error::Damaged {
-            path: path.display().to_string(),
-            why: "it is not a table of owners".to_owned(),
-        })
+    ///
+    /// # Errors
+    ///
+    /// If the table cannot be read.
+    pub fn owners_of(&self, layer: &LayerId) -> Result<Table, Error> {
+        let name = format!("owners-{}", self.mapkey.as_str());
+        read_owners(&self.layout().layer(&layer.0)?.join(name))
     }
 
     /// Lets a layer appear: the directory `fs` of `work` becomes its files. Does nothing if another
@@ -306,22 +300,31 @@ impl LayerStore {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
         Ok(())
     }
+}
 
-    /// A file of the store; none if it is not there.
-    pub(crate) fn read_small(&self, path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
-        let shown = path.as_os_str().as_encoded_bytes();
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::io("open", shown)(error)),
-        };
-        let mut bytes = Vec::new();
-        file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", shown))?;
-        if bytes.len() as u64 > limit {
-            return Err(Error::Limit { path: show(shown), what: "its size in bytes", limit });
-        }
-        Ok(Some(bytes))
+/// A file of the store; none if it is not there.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Error> {
+    let shown = path.as_os_str().as_encoded_bytes();
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("open", shown)(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(Error::io("read", shown))?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::Limit { path: show(shown), what: "its size in bytes", limit });
     }
+    Ok(Some(bytes))
+}
+
+/// A table of owners; empty if it is not there.
+pub(crate) fn read_owners(path: &Path) -> Result<Table, Error> {
+    let Some(bytes) = read_small(path, MAX_SMALL_BYTES)? else { return Ok(Table::default()) };
+    Table::parse(&bytes).ok_or_else(|| Error::Damaged {
+        path: path.display().to_string(),
+        why: "it is not a table of owners".to_owned(),
+    })
 }
 
 /// Opens a directory of the store.

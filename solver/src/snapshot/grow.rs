@@ -309,7 +309,14 @@ pub(crate) fn make_room(cursor: &mut Cursor<'_>, entry: &Entry) -> Result<(), Er
             empty(dir.as_fd())
         }
         Kind::Dir { .. } if is_dir => Ok(()),
-        _ => {
+        Kind::File { .. }
+        | Kind::Dir { .. }
+        | Kind::Symlink { .. }
+        | Kind::Hardlink { .. }
+        | Kind::Char { .. }
+        | Kind::Block { .. }
+        | Kind::Fifo
+        | Kind::Whiteout => {
             remove_tree(dir, name)?;
             cursor.forget(&entry.path);
             Ok(())

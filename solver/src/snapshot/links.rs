@@ -54,19 +54,18 @@ pub(crate) fn below(entries: &BTreeMap<PathKey, Entry>, dir: &[u8]) -> Vec<PathK
 
 /// `gone` has been removed or replaced. If it was the first name of an inode, the next name becomes
 /// the first.
-pub(crate) fn detach(entries: &mut BTreeMap<PathKey, Entry>, gone: Entry) {
+pub(crate) fn detach(entries: &mut BTreeMap<PathKey, Entry>, gone: &Entry) {
     let mut first: Option<Vec<u8>> = None;
     for (key, entry) in entries.iter_mut() {
         let Kind::Hardlink { target } = &mut entry.kind else { continue };
         if *target != gone.path {
             continue;
         }
-        match &first {
-            Some(first) => target.clone_from(first),
-            None => {
-                entry.kind = gone.kind.clone();
-                first = Some(key.0.clone());
-            }
+        if let Some(first) = &first {
+            target.clone_from(first);
+        } else {
+            entry.kind = gone.kind.clone();
+            first = Some(key.0.clone());
         }
     }
 }
@@ -127,10 +126,10 @@ mod tests {
     fn check(entries: &BTreeMap<PathKey, Entry>, want: &str) {
         let show = |entry: &Entry| {
             let path = String::from_utf8_lossy(&entry.path).into_owned();
-            match &entry.kind {
-                Kind::Hardlink { target } => format!("{path}={}", String::from_utf8_lossy(target)),
-                _ => path,
+            if let Kind::Hardlink { target } = &entry.kind {
+                return format!("{path}={}", String::from_utf8_lossy(target));
             }
+            path
         };
         assert_eq!(entries.values().map(show).collect::<Vec<_>>().join(" "), want);
     }
@@ -148,7 +147,7 @@ mod tests {
     fn links_survive_their_first_name() {
         let mut list = entries("a b=a c=a");
         let gone = list.remove(&PathKey(b"a".to_vec())).expect("is there");
-        detach(&mut list, gone);
+        detach(&mut list, &gone);
         check(&list, "b c=b");
     }
 

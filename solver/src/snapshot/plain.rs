@@ -22,7 +22,7 @@ use rbuild_store::entry::{Entry, Kind};
 use super::commit::{self, Difference};
 use super::dir::{Cursor, split, stat};
 use super::error::Error;
-use super::files::{WorkDir, open_path};
+use super::files::{WorkDir, open_path, read_small};
 use super::grow::{self, Bytes, Item};
 use super::overlay::merged_entry;
 use super::owner::Table;
@@ -62,7 +62,7 @@ impl LayerStore {
             if fs::rename(&from, &tree).is_err() {
                 continue;
             }
-            let known = self.read_small(&tree.join("stamps"), MAX_STAMPS_BYTES)?;
+            let known = read_small(&tree.join("stamps"), MAX_STAMPS_BYTES)?;
             if let Some(stamps) = known.and_then(|it| Stamps::parse(&it)) {
                 if length == chain.len() {
                     return Ok((tree, stamps));
@@ -211,7 +211,9 @@ impl LayerStore {
 
     fn tree_path(&self, chain: &[LayerId]) -> PathBuf {
         let mut hasher = Hasher::new();
-        chain.iter().for_each(|layer| hasher.field(layer.0.as_bytes()));
+        for layer in chain {
+            hasher.field(layer.0.as_bytes());
+        }
         let name = format!("{}-{}", hasher.finish().hex(), self.mapkey.as_str());
         self.layout().trees().join(name)
     }
@@ -219,12 +221,11 @@ impl LayerStore {
 
 /// The entry of the regular file that `entry` is a name of.
 fn first_name<'a>(listing: &'a [Entry], entry: &'a Entry) -> Option<&'a Entry> {
-    let first = match &entry.kind {
-        Kind::Hardlink { target } => {
-            let at = listing.binary_search_by(|it| compare(&it.path, target)).ok()?;
-            &listing[at]
-        }
-        _ => entry,
+    let first = if let Kind::Hardlink { target } = &entry.kind {
+        let at = listing.binary_search_by(|it| compare(&it.path, target)).ok()?;
+        &listing[at]
+    } else {
+        entry
     };
     matches!(first.kind, Kind::File { .. }).then_some(first)
 }

@@ -5,7 +5,7 @@ use std::os::fd::AsFd as _;
 use rbuild_store::entry::{Entry, Kind};
 
 use super::error::Error;
-use super::files::{WorkDir, open_path};
+use super::files::{WorkDir, open_path, read_owners};
 use super::owner::Table;
 use super::stamps::Stamps;
 use super::{Access, Driver, LayerStore, Rootfs};
@@ -65,16 +65,23 @@ impl LayerStore {
     ///
     /// If the disk refuses; nothing is kept then.
     pub fn commit(&self, prepared: Prepared, layer: &LayerId) -> Result<Committed, Error> {
-        let recorded = self.owners(&prepared.work.path.join("owners"))?;
+        let committed = self.commit_tree(&prepared, layer)?;
+        // The layer is there: what is left of the work may go now or with the next sweep.
+        drop(prepared);
+        Ok(committed)
+    }
+
+    fn commit_tree(&self, prepared: &Prepared, layer: &LayerId) -> Result<Committed, Error> {
+        let recorded = read_owners(&prepared.work.path.join("owners"))?;
         match (&prepared.rootfs, &prepared.stamps) {
             (Rootfs::Overlay { upper: Some(upper), .. }, None) => {
                 let upper = open_path(&upper.dir)?;
-                let listing = self.overlay_difference(&prepared, upper.as_fd(), &recorded)?;
-                self.keep(layer, &prepared, listing, &recorded)
+                let listing = self.overlay_difference(prepared, upper.as_fd(), &recorded)?;
+                self.keep(layer, prepared, listing, &recorded)
             }
             (Rootfs::Dir(_), Some(stamps)) if prepared.access == Access::Write => {
-                let found = self.plain_difference(&prepared, &recorded, stamps)?;
-                let committed = self.keep(layer, &prepared, found.listing, &found.owners)?;
+                let found = self.plain_difference(prepared, &recorded, stamps)?;
+                let committed = self.keep(layer, prepared, found.listing, &found.owners)?;
                 if found.shows_the_layer {
                     let chain = [&prepared.chain[..], std::slice::from_ref(layer)].concat();
                     let tree = open_path(&prepared.work.path.join("tree/root"))?;

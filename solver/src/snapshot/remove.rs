@@ -108,7 +108,7 @@ mod tests {
         let work = temp.path().join("t/work/work");
         fs::create_dir_all(&work).expect("mkdir");
         fs::write(work.join("f"), "x").expect("write");
-        fs::set_permissions(&work, Permissions::from_mode(0)).expect("chmod");
+        fs::set_permissions(&work, Permissions::from_mode(0o0)).expect("chmod");
         fs::set_permissions(temp.path().join("t/work"), Permissions::from_mode(0o500))
             .expect("chmod");
         let root = File::open(temp.path()).expect("open");

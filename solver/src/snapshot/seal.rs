@@ -124,9 +124,8 @@ fn body<'a>(item: &Item<'a>) -> io::Result<Body<'a>> {
     match item.bytes {
         Some(Bytes::Inline(bytes)) => Ok(Body::Inline(bytes)),
         Some(Bytes::File(dir, path) | Bytes::Link(dir, path)) => {
-            open_source(dir, path).map(Body::File).map_err(|error| match error {
-                Error::Io { source, .. } => source,
-                other => io::Error::other(other),
+            open_source(dir, path).map(Body::File).map_err(|error| {
+                if let Error::Io { source, .. } = error { source } else { io::Error::other(error) }
             })
         }
         None => Err(io::Error::other("it has no content")),

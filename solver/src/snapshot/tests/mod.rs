@@ -53,9 +53,10 @@ fn place(driver: Driver) -> Place {
 
 /// With whatever ownership the caller can have.
 fn place_in(dir: &Path, driver: Driver) -> LayerStore {
-    let (mapkey, ownership) = match rustix::process::geteuid().is_root() {
-        true => (MapKey::root(), Ownership::Real),
-        false => (MapKey::none(), Ownership::Recorded),
+    let (mapkey, ownership) = if rustix::process::geteuid().is_root() {
+        (MapKey::root(), Ownership::Real)
+    } else {
+        (MapKey::none(), Ownership::Recorded)
     };
     let store = Arc::new(Store::open(dir).expect("opens the store"));
     LayerStore::of(store, mapkey, ownership, driver)

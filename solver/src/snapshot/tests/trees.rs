@@ -1,9 +1,12 @@
 //! What archives become on disk, and what can be done with it.
 
+use std::os::fd::AsFd as _;
+
 use expect_test::expect;
 use proptest::prelude::*;
 
 use super::*;
+use crate::tree::view::View;
 use crate::worker::proto::{Compression, Content};
 
 #[test]
@@ -86,7 +89,6 @@ fn planned_layers_become_files() {
     let layer = LayerId("planned".into());
     put_listing(&place, &layer, &listing);
     let root = fs::File::open(context.path()).expect("open");
-    use std::os::fd::AsFd as _;
     let sources = [Source::Dir(root.as_fd()), Source::Layer(base)];
     let tree = |root, path: &str| Content::Tree { root, path: path.into() };
     let contents = [tree(0, "src"), tree(1, "lib"), Content::Inline(b"in".into())];
@@ -122,7 +124,6 @@ fn exported_trees_are_the_callers() {
     fs::create_dir_all(dest.path().join("old/dir")).expect("mkdir");
     fs::write(dest.path().join("kept"), "kept").expect("write");
     std::os::unix::fs::symlink("/etc", dest.path().join("a")).expect("symlink");
-    use std::os::fd::AsFd as _;
     let root = fs::File::open(dest.path()).expect("open");
     place.layers.export_dir(&[base, top], root.as_fd()).expect("exports");
     expect![[r#"
@@ -175,7 +176,7 @@ fn lines() -> impl Strategy<Value = String> {
                 kinds.iter().filter(|(_, kind)| **kind == "f").map(|(path, _)| path).collect();
             let (kind, rest) = match kind {
                 "h" if files.is_empty() => ("f", content),
-                "h" => ("h", pick.get(&files).to_string()),
+                "h" => ("h", (*pick.get(&files)).clone()),
                 kind => (kind, content),
             };
             let rest = if kind == "l" && rest.is_empty() { "t".to_owned() } else { rest };
@@ -204,7 +205,10 @@ fn sealed_layers_come_back_from_their_blob() {
     // The files are lost (as when the id mapping changes): the blob has them.
     let before = files(&place.fs(&layer));
     place.layers.remove(&[place.fs(&layer)]).expect("removes");
-    place.again(Driver::Plain).prepare(&[layer.clone()], Access::Read).expect("prepares");
+    place
+        .again(Driver::Plain)
+        .prepare(std::slice::from_ref(&layer), Access::Read)
+        .expect("prepares");
     assert_eq!(files(&place.fs(&layer)), before);
 }
 
@@ -248,15 +252,14 @@ proptest! {
     /// Reading an unpacked directory gives the listing that unpacking gave.
     #[test]
     fn disk_says_what_the_listing_says(lines in lines()) {
-        use std::os::fd::AsFd as _;
-        let place = place(Driver::Plain);
+            let place = place(Driver::Plain);
         let layer = place.unpack(&archive(&lines)).expect("unpacks");
         let root = place.layers.open_fs(&layer).expect("opens");
         let none = |_: usize, _: &[u8]| Err(Error::Bug("nothing is below".into()));
         let found = commit::difference(
             root.as_fd(),
-            &Default::default(),
-            &Default::default(),
+            &View::default(),
+            &owner::Table::default(),
             place.layers.own(),
             &none,
         );
