@@ -27,20 +27,23 @@ pub(crate) fn fuzz(args: &[String]) -> Outcome {
         headline(&format!("fuzzing {name} for {seconds} s"));
         if guided {
             run(Command::new("cargo")
-                .args(["+nightly", "fuzz", "run", "--fuzz-dir", "tests/fuzz", &name, "--"])
+                .args([
+                    "+nightly",
+                    "fuzz",
+                    "run",
+                    "--fuzz-dir",
+                    "tests/fuzz",
+                    "--features",
+                    "guided",
+                    &name,
+                    "--",
+                ])
                 .arg(format!("-max_total_time={seconds}"))
                 .current_dir(root()))?;
         } else {
             run(cargo()
-                .args([
-                    "test",
-                    "--quiet",
-                    "--package",
-                    "rbuild-tests",
-                    "--test",
-                    "it",
-                    &format!("fuzz::{name}"),
-                ])
+                .args(["test", "--quiet", "--package", "rbuild-fuzz", "--test", "blind"])
+                .env("RBUILD_FUZZ_TARGET", &name)
                 .env("RBUILD_FUZZ_SECONDS", seconds))?;
         }
     }

@@ -1,0 +1,4 @@
+//! `cache_record`, guided by coverage.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rbuild_fuzz::cache_record(data));

@@ -1,0 +1,4 @@
+//! `image_config`, guided by coverage.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rbuild_fuzz::image_config(data));

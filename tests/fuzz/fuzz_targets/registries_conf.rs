@@ -1,0 +1,4 @@
+//! `registries_conf`, guided by coverage.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| rbuild_fuzz::registries_conf(data));
