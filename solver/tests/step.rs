@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use rbuild_solver::worker::launch::Snapshotter;
 use rbuild_solver::worker::proto::{ExecMount, FailureKind, MountSource, Network};
-use space::{Space, mount};
+use space::{Space, fresh_proc, mount};
 
 fn main() -> ExitCode {
     let args: Vec<_> = std::env::args_os().collect();
@@ -109,7 +109,7 @@ async fn it_is_pid_1_and_root_of_its_own_machine(space: &Space) -> Outcome {
 }
 
 async fn it_is_alone(space: &Space) -> Outcome {
-    if !space.fresh_proc() {
+    if !fresh_proc() {
         // The surrounding container allows neither a `/proc` nor a host name of one's own.
         return Ok(());
     }

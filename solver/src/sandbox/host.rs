@@ -279,8 +279,8 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(refusal: Refusal, facts: Facts, expect: &Expect) {
-        expect.assert_eq(&explain(refusal, &facts).to_string());
+    fn check(refusal: Refusal, facts: &Facts, expect: &Expect) {
+        expect.assert_eq(&explain(refusal, facts).to_string());
     }
 
     fn user() -> Facts {
@@ -292,7 +292,7 @@ mod tests {
     fn in_a_docker_container() {
         check(
             unshare(libc::EPERM),
-            Facts { uid: 0, seccomp: 2, ..user() },
+            &Facts { uid: 0, seccomp: 2, ..user() },
             &expect![[r#"
             unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
             the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
@@ -301,7 +301,7 @@ mod tests {
         );
         check(
             unshare(libc::EPERM),
-            Facts { seccomp: 2, ..user() },
+            &Facts { seccomp: 2, ..user() },
             &expect![[r#"
             unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
             the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
@@ -315,7 +315,7 @@ mod tests {
     fn by_sysctl() {
         check(
             unshare(libc::ENOSPC),
-            user(),
+            &user(),
             &expect![[r#"
                 unshare(CLONE_NEWUSER): over the limit (ENOSPC)
                 the host allows no (more) user namespaces: user.max_user_namespaces is 0 or used up
@@ -324,7 +324,7 @@ mod tests {
         let facts = Facts { unprivileged_userns_clone: Some(0), ..user() };
         check(
             unshare(libc::EPERM),
-            facts,
+            &facts,
             &expect![[r#"
             unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
             the kernel forbids ordinary users to make user namespaces
@@ -332,7 +332,7 @@ mod tests {
         );
         check(
             unshare(libc::EPERM),
-            user(),
+            &user(),
             &expect![[r#"
             unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
             a security policy forbids it, or rbuild runs inside of a chroot
@@ -346,7 +346,7 @@ mod tests {
         let refusal = Refusal { call, errno: libc::EACCES, detail: String::new() };
         check(
             refusal,
-            Facts { apparmor_restricts: Some(1), ..user() },
+            &Facts { apparmor_restricts: Some(1), ..user() },
             &expect![[r#"
             mount(MS_PRIVATE): Permission denied (os error 13)
             Ubuntu's AppArmor policy lets rbuild create a user namespace but strips its capabilities
@@ -369,7 +369,7 @@ mod tests {
         let label = "docker-default (enforce)".into();
         check(
             refusal,
-            Facts { label, ..user() },
+            &Facts { label, ..user() },
             &expect![[r#"
             mount(MS_PRIVATE): Permission denied (os error 13)
             the security profile `docker-default (enforce)` forbids it
@@ -381,7 +381,7 @@ mod tests {
     fn five_ways_to_have_no_range() {
         check(
             newuidmap("not installed (Debian package `uidmap`)"),
-            user(),
+            &user(),
             &expect![[r#"
             newuidmap: not installed (Debian package `uidmap`)
             ids beyond one's own are handed out by newuidmap and newgidmap
@@ -390,7 +390,7 @@ mod tests {
         let eperm = "write to uid_map failed: Operation not permitted";
         check(
             newuidmap(eperm),
-            Facts { no_new_privs: true, ..user() },
+            &Facts { no_new_privs: true, ..user() },
             &expect![[r#"
                 newuidmap: write to uid_map failed: Operation not permitted
                 no_new_privs is set, so that newuidmap has no privilege to use
@@ -398,7 +398,7 @@ mod tests {
         );
         check(
             newuidmap(eperm),
-            Facts { bounding: 0xa804_25fb, ..user() },
+            &Facts { bounding: 0xa804_25fb, ..user() },
             &expect![[r#"
                 newuidmap: write to uid_map failed: Operation not permitted
                 newuidmap is setuid root, which is not enough in a container without CAP_SYS_ADMIN in its bounding set
@@ -406,7 +406,7 @@ mod tests {
         );
         check(
             newuidmap(eperm),
-            user(),
+            &user(),
             &expect![[r#"
                 newuidmap: write to uid_map failed: Operation not permitted
                 newuidmap lost its setuid bit or file capabilities, perhaps in a copy of an image
@@ -415,7 +415,7 @@ mod tests {
         let denied = "uid range [1-65536) -> [100000-165535) not allowed";
         check(
             newuidmap(denied),
-            user(),
+            &user(),
             &expect![[r#"
                 newuidmap: uid range [1-65536) -> [100000-165535) not allowed
                 /etc/subuid or /etc/subgid has no such range for this user
@@ -426,7 +426,7 @@ mod tests {
         let refusal = Refusal { call, errno: 0, detail: detail.into() };
         check(
             refusal,
-            user(),
+            &user(),
             &expect![[r#"
             /etc/subuid: no range of 65535 ids for user dev: usermod --add-subuids 100000-165535 dev
             a range of ids is needed to give files to the users of an image

@@ -67,12 +67,6 @@ impl Space {
         &self.path
     }
 
-    /// Whether a new `/proc` can be mounted here: not where parts of the old one are hidden.
-    pub(crate) fn fresh_proc(&self) -> bool {
-        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-        !mounts.lines().any(|it| it.split(' ').nth(1).is_some_and(|at| at.starts_with("/proc/")))
-    }
-
     /// Files of subordinate ids cannot be removed from outside.
     pub(crate) async fn close(&self) {
         let dirs = ["layers", "trees", "cache-mounts"].map(Into::into).to_vec();
@@ -148,6 +142,12 @@ impl Space {
         let paths: Vec<_> = listing.entries().iter().map(|it| path(&it.path)).collect();
         Ok(paths.join(" ").trim().to_owned())
     }
+}
+
+/// Whether a new `/proc` can be mounted here: not where parts of the old one are hidden.
+pub(crate) fn fresh_proc() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    !mounts.lines().any(|it| it.split(' ').nth(1).is_some_and(|at| at.starts_with("/proc/")))
 }
 
 /// A root with busybox, some users, and the directories that every step mounts on.
