@@ -7,6 +7,7 @@
 //! Everything here is pure, takes any input without a panic, and names its limits.
 
 pub mod ast;
+pub mod call;
 mod csv;
 pub mod diagnostic;
 pub mod directives;

@@ -13,13 +13,13 @@ use rbuild_store::reference::Reference;
 use crate::ast::{Dockerfile, FromInstruction, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::{Expander, Expansion};
+use crate::lint::{Finding, Linter};
 use crate::lower::gotext::quote;
 use crate::lower::mount;
-use crate::lower::warn::Warnings;
 use crate::options::BuildOptions;
 use crate::scope::{Env, Globals};
 use crate::suggest;
-use crate::text::Span;
+use crate::text::{Span, Word};
 
 /// The name of the image without files.
 pub(crate) const SCRATCH: &str = "scratch";
@@ -114,13 +114,13 @@ impl<'a> Stages<'a> {
     pub(crate) fn collect(
         dockerfile: &'a Dockerfile,
         naming: &Naming<'_>,
-        warnings: &mut Warnings,
+        linter: &mut Linter,
     ) -> Result<Self, Diagnostic> {
         let mut stages = Self::default();
         for instruction in &dockerfile.instructions {
             if let Instruction::From(from) = instruction {
                 let number = stages.list.len();
-                let mut stage = name_stage(from, number, naming, warnings)?;
+                let mut stage = name_stage(from, number, naming, linter)?;
                 stage.context = match stage.name.as_str() {
                     "" => None,
                     name => named_context(name, stage.platform.as_ref(), naming)
@@ -232,18 +232,15 @@ impl<'a> Stages<'a> {
     fn link_command(&mut self, id: StageId, index: usize) -> Result<(), Diagnostic> {
         let instruction = self[id].commands[index].instruction.clone();
         let span = instruction.header().span;
-        let names: Vec<Cow<'_, str>> = match &*instruction {
-            Instruction::Copy(copy) => copy
-                .from
-                .iter()
-                .filter(|from| !from.value.is_empty())
-                .map(|from| Cow::Borrowed(from.value.as_str()))
-                .collect(),
-            Instruction::Run(run) => run
-                .mounts
-                .iter()
-                .map(|it| mount::source_name(&it.value).unwrap_or(Cow::Borrowed(SCRATCH)))
-                .collect(),
+        let names: Vec<String> = match &*instruction {
+            Instruction::Copy(copy) => {
+                let from = copy.from.iter().filter(|from| !from.value.is_empty());
+                from.map(|from| from.value.clone()).collect()
+            }
+            Instruction::Run(run) => {
+                let sources = run.mounts.iter().map(|it| mount::source_name(&it.value));
+                sources.map(|name| name.unwrap_or_else(|| SCRATCH.to_owned())).collect()
+            }
             _ => return Ok(()),
         };
         let is_copy = matches!(&*instruction, Instruction::Copy(_));
@@ -251,9 +248,8 @@ impl<'a> Stages<'a> {
         for name in names {
             let source = if is_copy { self.copy_source(&name, span)? } else { None };
             let source = source.or_else(|| self.by_name.get(&name.to_lowercase()).copied());
-            let source = source.unwrap_or_else(|| {
-                self.add(Stage { base_name: name.into_owned(), span, ..Stage::default() })
-            });
+            let source = source
+                .unwrap_or_else(|| self.add(Stage { base_name: name, span, ..Stage::default() }));
             self[id].needs.push((source, span));
             sources.push(source);
         }
@@ -338,23 +334,26 @@ fn name_stage<'a>(
     from: &'a FromInstruction,
     number: usize,
     naming: &Naming<'_>,
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) -> Result<Stage<'a>, Diagnostic> {
     let span = from.header.span;
     let globals = &naming.globals.env;
     let expansion = globals.expand(naming.rules, &from.image.value);
-    let image = expansion.map_err(|error| Diagnostic::new(span, error.to_string()))?;
-    warn_undeclared(from, &image, naming.globals, warnings);
+    let image = expansion.map_err(|error| Diagnostic::new(from.image.span, error.to_string()))?;
+    warn_undeclared(from, &image, naming.globals, linter);
     if image.text.is_empty() {
         let written = &from.image.value;
-        return Err(Diagnostic::new(span, format!("base name ({written}) should not be blank"))
-            .with_help("declare the variable with ARG before the first FROM"));
+        return Err(Diagnostic::new(
+            from.image.span,
+            format!("base name ({written}) should not be blank"),
+        )
+        .with_help("declare the variable with ARG before the first FROM"));
     }
     let mut used_args = image.matched;
     let name = from.alias.as_ref().map(|it| it.name.clone()).unwrap_or_default();
     let mut platform = None;
     if let Some(written) = from.platform.as_ref().filter(|it| !it.value.is_empty()) {
-        let (parsed, matched) = stage_platform(from, &written.value, naming, &name, warnings)?;
+        let (parsed, matched) = stage_platform(from, written, naming, &name, linter)?;
         used_args.extend(matched);
         platform = Some(parsed);
     }
@@ -372,12 +371,12 @@ fn name_stage<'a>(
 
 fn stage_platform(
     from: &FromInstruction,
-    written: &str,
+    word: &Word,
     naming: &Naming<'_>,
     name: &str,
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) -> Result<(Platform, BTreeSet<String>), Diagnostic> {
-    let span = from.header.span;
+    let (written, span) = (word.value.as_str(), word.span);
     let globals = &naming.globals.env;
     let expansion = globals.expand(naming.rules, written).map_err(|error| {
         Diagnostic::new(
@@ -385,14 +384,14 @@ fn stage_platform(
             format!("failed to process arguments for platform {written}: {error}"),
         )
     })?;
-    warn_undeclared(from, &expansion, naming.globals, warnings);
+    warn_undeclared(from, &expansion, naming.globals, linter);
     let suggestion = || {
         let mut names = expansion.unmatched.iter();
         names
             .find_map(|it| suggest::nearest(it, globals.names()))
             .map_or(String::new(), |it| format!(" (did you mean {it}?)"))
     };
-    warn_platform(from, written, &expansion, name, globals, warnings);
+    warn_platform(from, written, &expansion, name, globals, linter);
     if expansion.text.is_empty() {
         let message = format!("empty platform value from expression {written}{}", suggestion());
         return Err(Diagnostic::new(span, message));
@@ -410,14 +409,13 @@ fn warn_undeclared(
     from: &FromInstruction,
     expansion: &Expansion,
     globals: &Globals,
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) {
     let known: Vec<&str> =
         globals.args.keys().map(String::as_str).chain(globals.env.names()).collect();
     for name in expansion.unmatched.iter().filter(|it| !known.contains(&it.as_str())) {
-        let suggestion = suggest::did_you_mean(name, known.iter().copied());
-        let text = format!("FROM argument '{name}' is not declared{suggestion}");
-        warnings.add("UndefinedArgInFrom", &from.header, text);
+        let suggestion = suggest::nearest(name, known.iter().copied());
+        linter.report(&from.header, Finding::undefined_arg_in_from(name, suggestion));
     }
 }
 
@@ -427,27 +425,21 @@ fn warn_platform(
     expansion: &Expansion,
     stage_name: &str,
     globals: &Env,
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) {
     let is_constant = expansion.matched.is_empty() && expansion.unmatched.is_empty();
     let only_target = expansion.unmatched.is_empty()
         && expansion.matched.iter().eq(["TARGETPLATFORM"])
         && globals.get("TARGETPLATFORM") == Some(&expansion.text);
     if only_target {
-        let text = format!(
-            "Setting platform to predefined {written} in FROM is redundant as this is the default behavior"
-        );
-        warnings.add("RedundantTargetPlatform", &from.header, text);
+        linter.report(&from.header, Finding::redundant_target_platform(written));
     } else if is_constant
         && let Ok(platform) = expansion.text.parse::<Platform>()
         && !stage_name.contains(&platform.os)
         && !stage_name.contains(&platform.architecture)
     {
-        let text = format!(
-            "FROM --platform flag should not use constant value {}",
-            quote(&expansion.text)
-        );
-        warnings.add("FromPlatformFlagConstDisallowed", &from.header, text);
+        let finding = Finding::from_platform_flag_const_disallowed(&expansion.text);
+        linter.report(&from.header, finding);
     }
 }
 

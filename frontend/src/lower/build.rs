@@ -9,17 +9,17 @@ use crate::ast::{ArgInstruction, Header, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Expander;
 use crate::gateway::GatewayError;
+use crate::lint::{Finding, Linter};
 use crate::lower::draft::{Draft, Node};
 use crate::lower::gotext::quote;
 use crate::lower::local::{self, LocalContext, UsedPaths};
 use crate::lower::stage::StageState;
-use crate::lower::warn::Warnings;
 use crate::lower::{Input, LowerError, Target};
 use crate::options::{BuildOptions, MainContext, NoCache};
 use crate::scope::{self, Globals};
 use crate::stages::{Naming, StageId, Stages};
 use crate::suggest;
-use crate::text::Span;
+use crate::text::{Span, Word};
 
 /// Set of paths that are used of the main context.
 pub(crate) const MAIN_PATHS: usize = 0;
@@ -55,13 +55,17 @@ pub(crate) struct Build<'a> {
     main: Option<Option<Node>>,
     /// Patterns of the ignore file of the main context, once they were asked for.
     excludes: Option<Vec<String>>,
-    /// Warnings so far.
-    pub(crate) warnings: Warnings,
+    /// Takes warnings.
+    pub(crate) linter: &'a mut Linter,
 }
 
 impl<'a> Build<'a> {
     /// Names the stages and finds out what they need. `platform` is none if nobody asked for one.
-    pub(crate) fn new(input: Input<'a>, platform: Option<&Platform>) -> Result<Self, LowerError> {
+    pub(crate) fn new(
+        input: Input<'a>,
+        platform: Option<&Platform>,
+        linter: &'a mut Linter,
+    ) -> Result<Self, LowerError> {
         let options = input.options;
         refuse_removed(&options.build_args)?;
         let rules = Expander::new(input.dockerfile.directives.escape);
@@ -70,7 +74,6 @@ impl<'a> Build<'a> {
         if let Some(epoch) = options.source_date_epoch {
             given.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
         }
-        let mut warnings = Warnings::default();
         let platform_args = scope::platform_args(
             &options.build_platform,
             &target_platform,
@@ -78,12 +81,12 @@ impl<'a> Build<'a> {
             &given,
         );
         let declared = global_args(input);
-        super::resolve::warn_bad_defaults(input, &rules, &platform_args, &declared, &mut warnings);
+        super::resolve::warn_bad_defaults(input, &rules, &platform_args, &declared, linter);
         let mut globals = scope::globals(platform_args, &rules, &declared, &given)?;
         let epoch = scope::settle_epoch(options, &mut given, &mut globals)?;
         let naming =
             Naming { options, target_platform: &target_platform, globals: &globals, rules: &rules };
-        let mut stages = Stages::collect(input.dockerfile, &naming, &mut warnings)?;
+        let mut stages = Stages::collect(input.dockerfile, &naming, linter)?;
         let target = stages.target(options.target.as_deref())?;
         stages.link()?;
         let mut build = Self {
@@ -102,7 +105,7 @@ impl<'a> Build<'a> {
             locals: Vec::new(),
             main: None,
             excludes: None,
-            warnings,
+            linter,
         };
         build.make_states();
         Ok(build)
@@ -306,25 +309,24 @@ impl<'a> Build<'a> {
             {
                 continue;
             }
-            let suggestion = suggest::nearest(name, state.env.names())
-                .map_or(String::new(), |it| format!(" (did you mean ${it}?)"));
-            let text = format!("Usage of undefined variable '${name}'{suggestion}");
-            self.warnings.add("UndefinedVar", header, text);
+            let suggestion = suggest::nearest(name, state.env.names());
+            self.linter.report(header, Finding::undefined_var(name, suggestion));
         }
     }
 
-    /// Expands a word of an instruction.
+    /// Expands a piece of an instruction.
     pub(crate) fn expand_with(
         &mut self,
         id: StageId,
         header: &Header,
         rules: &Expander,
-        word: &str,
+        text: &str,
+        span: Span,
     ) -> Result<String, Diagnostic> {
         let expansion = self.states[id.0]
             .env
-            .expand(rules, word)
-            .map_err(|error| Diagnostic::new(header.span, error.to_string()))?;
+            .expand(rules, text)
+            .map_err(|error| Diagnostic::new(span, error.to_string()))?;
         self.warn_unset(id, header, &expansion.unmatched);
         Ok(expansion.text)
     }
@@ -334,10 +336,20 @@ impl<'a> Build<'a> {
         &mut self,
         id: StageId,
         header: &Header,
-        word: &str,
+        word: &Word,
     ) -> Result<String, Diagnostic> {
         let rules = self.rules;
-        self.expand_with(id, header, &rules, word)
+        self.expand_with(id, header, &rules, &word.value, word.span)
+    }
+
+    /// Expands the value of a flag; empty where it is not given.
+    pub(crate) fn expand_flag(
+        &mut self,
+        id: StageId,
+        header: &Header,
+        word: Option<&Word>,
+    ) -> Result<String, Diagnostic> {
+        word.map_or(Ok(String::new()), |word| self.expand(id, header, word))
     }
 
     /// What progress calls an instruction: its line with variables expanded, if that is possible.

@@ -9,10 +9,10 @@ use crate::ast::{
     StopsignalInstruction, UserInstruction, VolumeInstruction, WorkdirInstruction,
 };
 use crate::diagnostic::Diagnostic;
+use crate::lint::{Finding, is_secret_name};
 use crate::lower::build::Build;
 use crate::lower::copy::owner;
-use crate::lower::gotext::{self, quote};
-use crate::lower::warn::is_secret_name;
+use crate::lower::gotext;
 use crate::lower::{expose, paths};
 use crate::scope;
 use crate::stages::StageId;
@@ -31,11 +31,8 @@ impl Build<'_> {
         let mut text = String::from("ENV");
         for (name, value) in &pairs {
             if is_secret_name(name) {
-                let warning = format!(
-                    "Do not use ARG or ENV instructions for sensitive data (ENV {})",
-                    quote(name)
-                );
-                self.warnings.add("SecretsUsedInArgOrEnv", &env.header, warning);
+                let finding = Finding::secrets_used_in_arg_or_env("ENV", name);
+                self.linter.report(&env.header, finding);
             }
             text.push_str(&format!(" {name}={value}"));
             let state = self.state(id);
@@ -70,14 +67,11 @@ impl Build<'_> {
     ) -> Result<Vec<(String, String)>, Diagnostic> {
         let mut expanded = Vec::with_capacity(pairs.len());
         for pair in pairs {
-            let name = self.expand(id, header, &pair.key.value)?;
-            expanded.push((name, self.expand(id, header, &pair.value.value)?));
+            let name = self.expand(id, header, &pair.key)?;
+            expanded.push((name, self.expand(id, header, &pair.value)?));
             if pair.legacy {
-                let keyword = &header.keyword.value;
-                let text = format!(
-                    "\"{keyword} key=value\" should be used instead of legacy \"{keyword} key value\" format"
-                );
-                self.warnings.add("LegacyKeyValueFormat", header, text);
+                let finding = Finding::legacy_key_value_format(&header.keyword.value);
+                self.linter.report(header, finding);
             }
         }
         Ok(expanded)
@@ -93,21 +87,16 @@ impl Build<'_> {
             let expansion = self.states[id.0]
                 .env
                 .expand(&self.rules, &word.value)
-                .map_err(|error| Diagnostic::new(it.header.span, error.to_string()))?;
+                .map_err(|error| Diagnostic::new(word.span, error.to_string()))?;
+            let span = word.span;
             for word in &expansion.words {
                 let (ports, oddities) =
-                    expose::parse(word).map_err(|error| Diagnostic::new(it.header.span, error))?;
+                    expose::parse(word).map_err(|error| Diagnostic::new(span, error))?;
                 if oddities.protocol_case {
-                    let text = format!(
-                        "Defined protocol '{word}' in EXPOSE instruction should be lowercase"
-                    );
-                    self.warnings.add("ExposeProtoCasing", &it.header, text);
+                    self.linter.report(&it.header, Finding::expose_proto_casing(word));
                 }
                 if oddities.mapping {
-                    let text = format!(
-                        "EXPOSE instruction should not define an IP address or host-port mapping, found '{word}'"
-                    );
-                    self.warnings.add("ExposeInvalidFormat", &it.header, text);
+                    self.linter.report(&it.header, Finding::expose_invalid_format(word));
                 }
                 all.extend(ports);
             }
@@ -125,10 +114,10 @@ impl Build<'_> {
     ) -> Result<(), Diagnostic> {
         let mut volumes = Vec::with_capacity(it.volumes.len());
         for word in &it.volumes {
-            let volume = self.expand(id, &it.header, &word.value)?;
+            let volume = self.expand(id, &it.header, word)?;
             if volume.is_empty() {
                 let message = "VOLUME specified can not be an empty string";
-                return Err(Diagnostic::new(it.header.span, message));
+                return Err(Diagnostic::new(word.span, message));
             }
             volumes.push(volume);
         }
@@ -143,7 +132,7 @@ impl Build<'_> {
         id: StageId,
         it: &UserInstruction,
     ) -> Result<(), Diagnostic> {
-        let user = self.expand(id, &it.header, &it.user.value)?;
+        let user = self.expand(id, &it.header, &it.user)?;
         self.commit(id, format!("USER {user}"), false);
         self.state(id).image.config.user = user;
         Ok(())
@@ -155,13 +144,9 @@ impl Build<'_> {
         it: &WorkdirInstruction,
         is_trigger: bool,
     ) -> Result<(), Diagnostic> {
-        let path = self.expand(id, &it.header, &it.path.value)?;
+        let path = self.expand(id, &it.header, &it.path)?;
         if !self.states[id.0].has_workdir && !path.starts_with('/') {
-            let text = format!(
-                "Relative workdir {} can have unexpected results if the base image changes",
-                quote(&path)
-            );
-            self.warnings.add("WorkdirRelativePath", &it.header, text);
+            self.linter.report(&it.header, Finding::workdir_relative_path(&path));
         }
         let state = self.state(id);
         state.has_workdir = true;
@@ -226,11 +211,7 @@ impl Build<'_> {
             CommandLine::Shell(line) => line,
         };
         if self.states[id.0].image.config.shell.is_empty() {
-            let text = format!(
-                "JSON arguments recommended for {} to prevent unintended behavior related to OS signals",
-                header.keyword.value
-            );
-            self.warnings.add("JSONArgsRecommended", header, text);
+            self.linter.report(header, Finding::json_args_recommended(&header.keyword.value));
         }
         self.states[id.0].with_shell(&line.value)
     }
@@ -238,11 +219,8 @@ impl Build<'_> {
     /// The older one of two is what has no effect.
     fn warn_repeated(&mut self, header: &Header, previous: Option<Span>) {
         if let Some(span) = previous {
-            let text = format!(
-                "Multiple {} instructions should not be used in the same stage because only the last one will be used",
-                header.keyword.value
-            );
-            self.warnings.add_at("MultipleInstructionsDisallowed", header, span, text);
+            let finding = Finding::multiple_instructions_disallowed(&header.keyword.value);
+            self.linter.report_at(header, span, finding);
         }
     }
 
@@ -275,10 +253,10 @@ impl Build<'_> {
         id: StageId,
         it: &StopsignalInstruction,
     ) -> Result<(), Diagnostic> {
-        let signal = self.expand(id, &it.header, &it.signal.value)?;
+        let signal = self.expand(id, &it.header, &it.signal)?;
         if !is_signal(&signal) {
             let message = format!("invalid signal: {signal}");
-            return Err(Diagnostic::new(it.header.span, message)
+            return Err(Diagnostic::new(it.signal.span, message)
                 .with_help("a name such as SIGTERM, or a number"));
         }
         self.commit(id, format!("STOPSIGNAL {signal}"), false);

@@ -14,6 +14,7 @@ use rbuild_store::pattern::{PatternSet, clean, has_wildcards};
 use crate::ast::{AddInstruction, CopyInstruction, Header, Transfer};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Expander;
+use crate::lint::Finding;
 use crate::lower::LowerError;
 use crate::lower::build::{Build, MAIN_PATHS};
 use crate::lower::draft::{Draft, Node};
@@ -68,7 +69,8 @@ impl Build<'_> {
                         quote(name),
                         quote(&self.stages[id].shown_name)
                     );
-                    return Err(Diagnostic::new(copy.header.span, message).into());
+                    let span = copy.from.as_ref().map_or(copy.header.span, |it| it.span);
+                    return Err(Diagnostic::new(span, message).into());
                 }
                 plan.tree = self.states[source.0].fs;
                 plan.used = self.states[source.0].paths;
@@ -88,9 +90,7 @@ impl Build<'_> {
         plan.is_add = true;
         plan.keep_git_dir = add.keep_git_dir;
         plan.unpack = add.unpack;
-        if let Some(checksum) = &add.checksum {
-            plan.checksum = self.expand(id, &add.header, &checksum.value)?;
-        }
+        plan.checksum = self.expand_flag(id, &add.header, add.checksum.as_ref())?;
         self.use_main_context(&mut plan)?;
         self.transfer(id, plan)
     }
@@ -123,11 +123,7 @@ impl Build<'_> {
                 false => patterns.matches(cleaned.trim_start_matches('/').as_bytes()),
             };
             if is_ignored {
-                let text = format!(
-                    "Attempting to {command} file {} that is excluded by .dockerignore",
-                    quote(&cleaned)
-                );
-                self.warnings.add("CopyIgnoredFile", plan.header, text);
+                self.linter.report(plan.header, Finding::copy_ignored_file(command, &cleaned));
             }
         }
         Ok(())
@@ -141,20 +137,19 @@ impl Build<'_> {
         transfer: &'t Transfer,
         is_trigger: bool,
     ) -> Result<Plan<'t>, Diagnostic> {
-        let chown = transfer.chown.as_ref().map_or("", |it| &it.value);
-        let chown = self.expand(id, header, chown)?;
-        let chmod = transfer.chmod.as_ref().map_or("", |it| &it.value);
-        let chmod = self.expand(id, header, chmod)?;
+        let chown = self.expand_flag(id, header, transfer.chown.as_ref())?;
+        let chmod = self.expand_flag(id, header, transfer.chmod.as_ref())?;
         let mut sources = Vec::with_capacity(transfer.sources.len());
         for source in &transfer.sources {
-            sources.push(self.expand(id, header, &source.value)?);
+            sources.push(self.expand(id, header, source)?);
         }
-        let destination = self.expand(id, header, &transfer.destination.value)?;
+        let destination = self.expand(id, header, &transfer.destination)?;
         let mut inline: Vec<(&str, Cow<'_, [u8]>)> = Vec::with_capacity(transfer.inline.len());
         for file in &transfer.inline {
             let content = if file.expand {
                 let text = String::from_utf8_lossy(&file.content);
-                let expanded = self.expand_with(id, header, &Expander::for_heredoc(), &text)?;
+                let expanded =
+                    self.expand_with(id, header, &Expander::for_heredoc(), &text, file.span)?;
                 Cow::Owned(expanded.into_bytes())
             } else {
                 Cow::Borrowed(&file.content[..])
@@ -212,7 +207,7 @@ impl Build<'_> {
         }
         let meta = self.meta(id, plan.header, name);
         let copied = file.finish(&mut self.draft, meta.clone());
-        let node = if is_linked {
+        let node = if is_linked && self.states[id.0].fs.is_some() {
             let name = self.step_name(id, &format!("LINK {shown}"), plan.is_trigger);
             let inputs: Vec<Node> = self.states[id.0].fs.into_iter().chain([copied]).collect();
             self.draft.add(Op::Merge(MergeOp), inputs, Meta { name, ..meta })

@@ -2,11 +2,11 @@
 
 use crate::ast::{ArgInstruction, Instruction};
 use crate::diagnostic::Diagnostic;
+use crate::lint::{Finding, is_secret_name};
 use crate::lower::LowerError;
 use crate::lower::build::Build;
 use crate::lower::stage::ensure_path;
-use crate::lower::warn::is_secret_name;
-use crate::scope::{self, split_pair};
+use crate::scope::{self, ArgInfo, split_pair};
 use crate::stages::{Command, StageId};
 
 impl Build<'_> {
@@ -75,19 +75,26 @@ impl Build<'_> {
             // BuildKit expands names of arguments only to forget them; so a name is as written.
             let name = declared.name.value.as_str();
             if is_secret_name(name) {
-                let quoted = super::gotext::quote(name);
-                let text =
-                    format!("Do not use ARG or ENV instructions for sensitive data (ARG {quoted})");
-                self.warnings.add("SecretsUsedInArgOrEnv", &arg.header, text);
+                let finding = Finding::secrets_used_in_arg_or_env("ARG", name);
+                self.linter.report(&arg.header, finding);
             }
             let value = if let Some(value) = self.given.get(name) {
                 Some(value.clone())
             } else if let Some(default) = &declared.value {
-                Some(self.expand(id, &arg.header, &default.value)?)
+                Some(self.expand(id, &arg.header, default)?)
             } else {
                 self.globals.env.get(name).map(str::to_owned)
             };
+            let is_global =
+                !self.given.contains_key(name) && declared.value.is_none() && value.is_some();
+            let info = (!is_global).then(|| ArgInfo {
+                doc: declared.doc.clone(),
+                value: value.clone().unwrap_or_default(),
+                span: arg.header.span,
+                ..ArgInfo::default()
+            });
             let state = self.state(id);
+            state.args.push((name.to_owned(), info));
             if let Some(value) = &value
                 && !scope::NOT_IN_ENVIRONMENT.contains(&name)
             {

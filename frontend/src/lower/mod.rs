@@ -20,24 +20,25 @@ pub(crate) mod gotext;
 mod local;
 mod mode;
 pub(crate) mod mount;
+mod outline;
 pub(crate) mod paths;
 mod resolve;
 mod run;
 mod stage;
-pub(crate) mod warn;
 
 use rbuild_solver::llb::{Edge, Graph, SourceFile};
 use rbuild_store::image::config::ImageConfig;
 use rbuild_store::platform::Platform;
 
 use crate::ast::Dockerfile;
+use crate::call::Outline;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::gateway::{Gateway, GatewayErrorKind, ImageRequest};
+use crate::lint::{Linter, check_syntax};
 use crate::options::BuildOptions;
 use crate::text::SourceText;
 
 use build::Build;
-use warn::Warnings;
 
 /// What a Dockerfile means.
 #[derive(Clone, Debug)]
@@ -94,41 +95,65 @@ pub(crate) struct Input<'a> {
     pub(crate) gateway: &'a dyn Gateway,
 }
 
-/// Lowers a Dockerfile for the platforms of `options`.
+/// Lowers a Dockerfile for the platforms of `options`. All rules of the linter run; what they find
+/// before an error is in `linter`, too.
 ///
 /// # Errors
 ///
-/// What is wrong with the Dockerfile or with what it names, with its lines.
+/// What is wrong with the Dockerfile or with what it names, with its lines. Also if there are
+/// warnings and the options of the linter make them errors.
 pub fn lower(
     dockerfile: &Dockerfile,
     source: &SourceText,
     options: &BuildOptions,
     gateway: &dyn Gateway,
+    linter: &mut Linter,
 ) -> Result<Lowered, LowerError> {
-    let mut warnings = Warnings::default();
-    lower_with(Input { dockerfile, options, gateway }, source, &mut warnings)
+    check_syntax(dockerfile, linter);
+    let lowered = lower_with(Input { dockerfile, options, gateway }, source, linter)?;
+    match linter.failure() {
+        Some(message) => Err(Diagnostic::of_file(message).into()),
+        None => Ok(lowered),
+    }
+}
+
+/// Parameters of the target: what `--call=outline` answers. Of several platforms the first.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn outline(
+    dockerfile: &Dockerfile,
+    source: &SourceText,
+    options: &BuildOptions,
+    gateway: &dyn Gateway,
+) -> Result<Outline, LowerError> {
+    let mut linter = Linter::default();
+    let input = Input { dockerfile, options, gateway };
+    let mut build = Build::new(input, options.platforms.first(), &mut linter)?;
+    resolve_all(gateway, std::slice::from_mut(&mut build))?;
+    build.finish(&mut Graph::default())?;
+    Ok(build.outline(source))
 }
 
 /// Several targets may be one platform if the user says so twice; then they are equal.
 fn lower_with(
     input: Input<'_>,
     source: &SourceText,
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) -> Result<Lowered, LowerError> {
     let platforms: Vec<Option<&Platform>> = match &input.options.platforms[..] {
         [] => vec![None],
         platforms => platforms.iter().map(Some).collect(),
     };
+    // All platforms find the same; BuildKit, too, reports what the first one finds.
+    let mut unheard = vec![Linter::default(); platforms.len() - 1];
+    let linters = std::iter::once(linter).chain(&mut unheard);
     let mut builds = Vec::with_capacity(platforms.len());
-    for platform in platforms {
-        builds.push(Build::new(input, platform)?);
+    for (platform, linter) in platforms.into_iter().zip(linters) {
+        builds.push(Build::new(input, platform, linter)?);
     }
-    let result = lower_all(input, source, &mut builds);
-    // All platforms find the same; BuildKit, too, reports those of the first only.
-    if let Some(first) = builds.first_mut() {
-        warnings.list.append(&mut first.warnings.list);
-    }
-    result
+    lower_all(input, source, &mut builds)
 }
 
 fn lower_all(
@@ -174,3 +199,6 @@ fn resolve_all(gateway: &dyn Gateway, builds: &mut [Build<'_>]) -> Result<(), Lo
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,11 @@
 //! `RUN --mount`.
 
-use std::borrow::Cow;
-
 use rbuild_solver::llb::op::{CacheSharing, Mount, MountKind, SecretEnv};
 
 use rbuild_store::pattern::clean;
 
 use crate::ast::RunInstruction;
+use crate::csv;
 use crate::diagnostic::Diagnostic;
 use crate::lower::LowerError;
 use crate::lower::build::{Build, MAIN_PATHS};
@@ -14,6 +13,7 @@ use crate::lower::draft::Node;
 use crate::lower::gotext::quote;
 use crate::lower::paths;
 use crate::lower::run::Mounts;
+use crate::lower::stage::MountInfo;
 use crate::parse::mount as syntax;
 use crate::parse::mount::{MountType, Sharing};
 use crate::stages::{Command, StageId};
@@ -25,11 +25,11 @@ const SOCKET_MODE: u32 = 0o600;
 
 /// The stage or image that a mount names, before variables are expanded (they may not stand
 /// there).
-pub(crate) fn source_name(value: &str) -> Option<Cow<'_, str>> {
-    let fields = value.split(',').map(|field| field.trim_matches('"'));
-    let pairs = fields.filter_map(|field| field.split_once('='));
+pub(crate) fn source_name(value: &str) -> Option<String> {
+    let fields = csv::fields(value).ok()?;
+    let pairs = fields.iter().filter_map(|field| field.split_once('='));
     let names = pairs.filter(|(key, _)| key.eq_ignore_ascii_case("from")).map(|(_, name)| name);
-    names.last().filter(|name| !name.is_empty()).map(Cow::Borrowed)
+    names.last().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 impl Build<'_> {
@@ -44,6 +44,7 @@ impl Build<'_> {
         for (index, value) in run.mounts.iter().enumerate() {
             let mount = self.expand_mount(id, run, &value.value)?;
             let refuse = |text: String| Diagnostic::new(run.header.span, text);
+            self.note_mount(id, run, &mount);
             match mount.kind {
                 MountType::Secret => {
                     add_secret(&mount, self.states[id.0].dir(), mounts).map_err(refuse)?;
@@ -58,6 +59,20 @@ impl Build<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers secrets and agents for `--call=outline`.
+    fn note_mount(&mut self, id: StageId, run: &RunInstruction, mount: &syntax::Mount) {
+        let state = &mut self.states[id.0];
+        let (list, name) = match mount.kind {
+            MountType::Secret => (&mut state.secrets, secret_id(mount).unwrap_or_default()),
+            MountType::Ssh => (&mut state.agents, agent_id(mount)),
+            MountType::Bind | MountType::Cache | MountType::Tmpfs => return,
+        };
+        if list.iter().all(|known| known.id != name) {
+            let (id, required, span) = (name.to_owned(), mount.required, run.header.span);
+            list.push(MountInfo { id, required, span });
+        }
     }
 
     fn expand_mount(
@@ -165,13 +180,22 @@ impl Build<'_> {
     }
 }
 
-fn add_secret(mount: &syntax::Mount, dir: &str, mounts: &mut Mounts) -> Result<(), String> {
+/// The name of a secret: `source` or `id`, else the last component of `target`.
+fn secret_id(mount: &syntax::Mount) -> Option<&str> {
     let named = if mount.source.is_empty() { &mount.id } else { &mount.source };
-    let id = match named.as_str() {
-        "" if mount.target.is_empty() => return Err("one of source, target required".to_owned()),
-        "" => paths::base_name(&mount.target),
-        id => id,
-    };
+    match named.as_str() {
+        "" if mount.target.is_empty() => None,
+        "" => Some(paths::base_name(&mount.target)),
+        id => Some(id),
+    }
+}
+
+fn agent_id(mount: &syntax::Mount) -> &str {
+    if mount.id.is_empty() { "default" } else { &mount.id }
+}
+
+fn add_secret(mount: &syntax::Mount, dir: &str, mounts: &mut Mounts) -> Result<(), String> {
+    let id = secret_id(mount).ok_or_else(|| "one of source, target required".to_owned())?;
     let optional = !mount.required;
     if let Some(name) = &mount.env {
         let name = if name.is_empty() { paths::base_name(id) } else { name };
@@ -202,9 +226,8 @@ fn add_agent(mount: &syntax::Mount, dir: &str, mounts: &mut Mounts) -> Result<()
         "" => format!("/run/buildkit/ssh_agent.{}", mounts.sockets.len()),
         target => absolute(dir, target),
     };
-    let id = if mount.id.is_empty() { "default" } else { &mount.id };
     let kind = MountKind::Ssh {
-        id: id.to_owned(),
+        id: agent_id(mount).to_owned(),
         uid: mount.uid.unwrap_or(0),
         gid: mount.gid.unwrap_or(0),
         mode: mount.mode.unwrap_or(SOCKET_MODE),

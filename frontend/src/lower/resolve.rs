@@ -12,11 +12,11 @@ use crate::ast::{ArgInstruction, Instruction};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Expander;
 use crate::gateway::{GatewayError, ImageRequest, ResolvedImage};
+use crate::lint::{Finding, Linter};
 use crate::lower::build::{Build, location, of_gateway};
 use crate::lower::draft::{Draft, Node};
 use crate::lower::gotext::quote;
 use crate::lower::stage::{based_on, empty_image, has_no_layers};
-use crate::lower::warn::Warnings;
 use crate::lower::{Input, LowerError, copy, local};
 use crate::options::NamedContext;
 use crate::parse;
@@ -245,13 +245,12 @@ impl Build<'_> {
             variant: actual.variant.clone().unwrap_or_default(),
             os_version: String::new(),
         };
-        let text = format!(
-            "Base image {} was pulled with platform {}, expected {} for current build",
-            from.image.value,
-            quote(&actual.normalized().to_string()),
-            quote(&expected.normalized().to_string())
+        let finding = Finding::invalid_base_image_platform(
+            &from.image.value,
+            &expected.normalized().to_string(),
+            &actual.normalized().to_string(),
         );
-        self.warnings.add("InvalidBaseImagePlatform", &from.header, text);
+        self.linter.report(&from.header, finding);
     }
 
     /// Puts the triggers of each needed stage's base before its instructions. Returns whether they
@@ -349,7 +348,7 @@ pub(crate) fn warn_bad_defaults(
     rules: &Expander,
     platform_args: &Env,
     declared: &[&ArgInstruction],
-    warnings: &mut Warnings,
+    linter: &mut Linter,
 ) {
     let nothing = BTreeMap::new();
     let Ok(globals) = scope::globals(platform_args.clone(), rules, declared, &nothing) else {
@@ -359,11 +358,8 @@ pub(crate) fn warn_bad_defaults(
         let Instruction::From(from) = instruction else { continue };
         let Ok(name) = globals.env.expand(rules, &from.image.value) else { return };
         if name.text.parse::<Reference>().is_err() {
-            let written = &from.image.value;
-            let text = format!(
-                "Default value for ARG {written} results in empty or invalid base image name"
-            );
-            warnings.add("InvalidDefaultArgInFrom", &from.header, text);
+            let finding = Finding::invalid_default_arg_in_from(&from.image.value);
+            linter.report(&from.header, finding);
         }
     }
 }

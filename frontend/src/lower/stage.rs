@@ -5,7 +5,7 @@ use rbuild_store::platform::Platform;
 
 use crate::lower::draft::Node;
 use crate::lower::gotext;
-use crate::scope::{Env, split_pair};
+use crate::scope::{ArgInfo, Env, split_pair};
 use crate::text::Span;
 
 /// `PATH` where an image has none.
@@ -14,6 +14,14 @@ pub(crate) const DEFAULT_PATH: &str =
 
 /// What BuildKit writes into `comment` of each entry of the history.
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+
+/// A secret or an agent that a stage mounts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct MountInfo {
+    pub(crate) id: String,
+    pub(crate) required: bool,
+    pub(crate) span: Span,
+}
 
 /// The state of a stage.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +50,12 @@ pub(crate) struct StageState {
     pub(crate) ignore_cache: bool,
     /// Whether there was a `WORKDIR`.
     pub(crate) has_workdir: bool,
+    /// `ARG`s that it declares, with what is known of those that are not the global ones.
+    pub(crate) args: Vec<(String, Option<ArgInfo>)>,
+    /// Secrets that it mounts.
+    pub(crate) secrets: Vec<MountInfo>,
+    /// Agents that it mounts.
+    pub(crate) agents: Vec<MountInfo>,
     /// Number of the last step that progress was told of.
     pub(crate) step: usize,
     /// Last `CMD` of this stage.

@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
@@ -17,8 +17,7 @@ use tar::EntryType::{Directory, Regular, Symlink};
 pub(crate) struct Space {
     pub(crate) worker: Worker,
     pub(crate) base: LayerId,
-    path: PathBuf,
-    _dir: Option<tempfile::TempDir>,
+    dir: tempfile::TempDir,
     next: AtomicU64,
 }
 
@@ -52,19 +51,11 @@ impl Space {
         let writing = std::thread::spawn(move || writer.write_all(&tar));
         worker.unpack(base.clone(), reader.into(), diff_id).await.map_err(|it| it.text)?;
         writing.join().map_err(|_| "a panic")?.map_err(text)?;
-        let (path, next) = (dir.path().to_owned(), AtomicU64::new(1));
-        Ok(Self { worker, base, path, _dir: Some(dir), next })
-    }
-
-    /// The space of another process, with a worker of one's own.
-    pub(crate) fn again(store: &Path, base: &str) -> Self {
-        let worker = Worker::new(store, Snapshotter::Auto);
-        let (path, next) = (store.to_owned(), AtomicU64::new(1 << 32));
-        Self { worker, base: LayerId(base.to_owned()), path, _dir: None, next }
+        Ok(Self { worker, base, dir, next: AtomicU64::new(1) })
     }
 
     pub(crate) fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
     /// Files of subordinate ids cannot be removed from outside.
