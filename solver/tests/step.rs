@@ -20,6 +20,11 @@ fn main() -> ExitCode {
     if let Some(code) = rbuild_solver::worker::dispatch_hidden(&args) {
         return code;
     }
+    if let [_, hang, store, base] = &args[..]
+        && hang == "hang"
+    {
+        return run_forever(store.as_ref(), &base.to_string_lossy());
+    }
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut code = ExitCode::SUCCESS;
@@ -78,6 +83,7 @@ cases! {
     signals_are_told_apart,
     a_cancelled_step_ends,
     several_run_at_once,
+    nothing_outlives_a_killed_build,
 }
 
 #[track_caller]
@@ -312,4 +318,40 @@ async fn several_run_at_once(space: &Space) -> Outcome {
     let (one, two) = tokio::join!(space.ask(request("a", "b")), space.ask(request("b", "a")));
     same(&one?.out, "x\n")?;
     same(&two?.out, "x\n")
+}
+
+async fn nothing_outlives_a_killed_build(space: &Space) -> Outcome {
+    let text = |error: std::io::Error| error.to_string();
+    let mut build = std::process::Command::new("/proc/self/exe")
+        .arg("hang")
+        .arg(space.path())
+        .arg(&space.base.0)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .map_err(text)?;
+    let mut out = build.stdout.take().ok_or("no output")?;
+    let mut word = [0; 6];
+    out.read_exact(&mut word).map_err(text)?;
+    build.kill().map_err(text)?;
+    // Everything that the build started holds this pipe open: it ends with the last of them.
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).map_err(text)?;
+    build.wait().map_err(text)?;
+    same(&rest, "")
+}
+
+/// The build that is killed: a step with processes that keep away from all signals they can.
+fn run_forever(store: &std::path::Path, base: &str) -> ExitCode {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let space = Space::again(store, base);
+        let out = || {
+            let own = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
+            own.expect("a descriptor")
+        };
+        let script = "trap '' TERM HUP INT; (sleep 1000 & sleep 1000 &); echo ready; sleep 1000";
+        let mut execution =
+            space.worker.exec(space.request(script), vec![out(), out()]).await.expect("it starts");
+        execution.wait().await.map_or(ExitCode::FAILURE, |_| ExitCode::SUCCESS)
+    })
 }

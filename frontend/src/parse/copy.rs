@@ -1,7 +1,9 @@
 //! `COPY` and `ADD`.
 
+use std::collections::BTreeMap;
+
 use super::node::{Node, Parsed};
-use crate::ast::{AddInstruction, CopyInstruction, InlineFile, Transfer};
+use crate::ast::{AddInstruction, CopyInstruction, Heredoc, InlineFile, Transfer};
 use crate::diagnostic::Diagnostic;
 use crate::flags::{Flags, Kind};
 use crate::heredoc;
@@ -54,6 +56,9 @@ fn transfer(node: &Node<'_>, flags: &Flags, name: &str) -> Parsed<Transfer> {
         let text = format!("{name} cannot accept a heredoc as a destination");
         return Err(Diagnostic::new(destination.span, text));
     }
+    // Of several with one delimiter the last is meant.
+    let bodies: BTreeMap<&str, &Heredoc> =
+        node.heredocs.iter().map(|it| (it.name.as_str(), it)).collect();
     let mut sources = Vec::new();
     let mut inline = Vec::new();
     for word in words {
@@ -61,9 +66,8 @@ fn transfer(node: &Node<'_>, flags: &Flags, name: &str) -> Parsed<Transfer> {
             sources.push(word);
             continue;
         };
-        // Of several with one delimiter the last is meant.
-        let heredoc = node.heredocs.iter().rfind(|it| it.name == mark.name);
-        let content = heredoc.map(|it| it.content.clone()).unwrap_or_default();
+        let body = bodies.get(mark.name.as_str());
+        let content = body.map(|it| it.content.clone()).unwrap_or_default();
         inline.push(InlineFile {
             name: mark.name,
             content: if mark.chomp { heredoc::chomp(&content) } else { content },

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -232,7 +233,11 @@ fn program(at: &Path) -> PathBuf {
     let own = PathBuf::from("/proc/self/exe");
     let bind = || -> io::Result<()> {
         fs::write(at, "")?;
-        super::kernel::bind_read_only(&own, at).map_err(io::Error::other)
+        // The link itself leads into the mount namespace that this process came from.
+        super::kernel::bind_read_only(&fs::read_link(&own)?, at).map_err(io::Error::other)?;
+        let (bound, running) = (fs::metadata(at)?, fs::metadata(&own)?);
+        let same = (bound.dev(), bound.ino()) == (running.dev(), running.ino());
+        if same { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
     };
     if bind().is_ok() { at.to_owned() } else { own }
 }

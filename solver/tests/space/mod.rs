@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
@@ -17,7 +17,8 @@ use tar::EntryType::{Directory, Regular, Symlink};
 pub(crate) struct Space {
     pub(crate) worker: Worker,
     pub(crate) base: LayerId,
-    dir: tempfile::TempDir,
+    path: PathBuf,
+    _dir: Option<tempfile::TempDir>,
     next: AtomicU64,
 }
 
@@ -51,11 +52,19 @@ impl Space {
         let writing = std::thread::spawn(move || writer.write_all(&tar));
         worker.unpack(base.clone(), reader.into(), diff_id).await.map_err(|it| it.text)?;
         writing.join().map_err(|_| "a panic")?.map_err(text)?;
-        Ok(Self { worker, base, dir, next: AtomicU64::new(1) })
+        let (path, next) = (dir.path().to_owned(), AtomicU64::new(1));
+        Ok(Self { worker, base, path, _dir: Some(dir), next })
+    }
+
+    /// The space of another process, with a worker of one's own.
+    pub(crate) fn again(store: &Path, base: &str) -> Self {
+        let worker = Worker::new(store, Snapshotter::Auto);
+        let (path, next) = (store.to_owned(), AtomicU64::new(1 << 32));
+        Self { worker, base: LayerId(base.to_owned()), path, _dir: None, next }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
+        &self.path
     }
 
     /// Files of subordinate ids cannot be removed from outside.
