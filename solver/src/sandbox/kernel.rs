@@ -78,9 +78,7 @@ impl Linux {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(call("open(2)"))?;
         let mut file = std::fs::File::from(file);
-        let source = source.try_clone().map_err(io_call("dup(2)"))?;
-        let mut source = std::fs::File::from(source);
-        io::copy(&mut source, &mut file).map_err(io_call("copying a secret"))?;
+        copy_all(source, &mut file).map_err(io_call("copying a secret"))?;
         std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))
             .map_err(io_call("chown(2) of a secret"))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(call("chmod(2)"))
@@ -196,6 +194,25 @@ impl Kernel for Linux {
             Step::Loopback => sys::loopback_up().map_err(io_call("bringing `lo` up")),
             Step::PivotRoot => self.pivot(),
         }
+    }
+}
+
+/// Copies all of a file or pipe. Where a file was read to before does not matter: other steps may
+/// read the same open file.
+fn copy_all(from: &OwnedFd, to: &mut std::fs::File) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut buffer = vec![0; 16 << 10];
+    let mut at = 0;
+    loop {
+        let got = match rustix::io::pread(from, &mut buffer, at) {
+            Err(rustix::io::Errno::SPIPE) => rustix::io::read(from, &mut buffer)?,
+            other => other?,
+        };
+        if got == 0 {
+            return Ok(());
+        }
+        to.write_all(&buffer[..got])?;
+        at += got as u64;
     }
 }
 
