@@ -16,8 +16,8 @@ mod codec;
 
 pub use codec::DecodeError;
 
-/// Longest path of an entry, bytes. Four times the kernel's own limit for one call.
-pub const MAX_PATH: usize = 16384;
+/// Longest path of an entry, bytes: PATH_MAX of Linux, beyond which most programs cannot reach.
+pub const MAX_PATH: usize = 4096;
 
 /// Compares two paths in the order of a listing.
 pub fn compare(left: &[u8], right: &[u8]) -> Ordering {

@@ -11,7 +11,9 @@
 //! owners given by name, and archives that `ADD` unpacks.
 
 pub mod context;
+pub mod fileop;
 pub mod listing;
+pub mod pick;
 pub mod resolve;
 pub mod stat_cache;
 #[cfg(test)]

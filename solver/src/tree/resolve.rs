@@ -36,6 +36,9 @@ impl Stat {
 pub trait Tree {
     /// What has this path, without following anything. The path is canonical.
     fn stat(&self, path: &[u8]) -> Option<Stat>;
+
+    /// The names in a directory, sorted; none for anything else. The path is canonical.
+    fn names(&self, dir: &[u8]) -> Vec<Vec<u8>>;
 }
 
 /// Why a path leads nowhere.

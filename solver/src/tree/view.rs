@@ -208,6 +208,11 @@ impl Tree for View {
     fn stat(&self, path: &[u8]) -> Option<Stat> {
         self.lookup(path).map(|node| Stat::of(&node.inode.kind))
     }
+
+    fn names(&self, dir: &[u8]) -> Vec<Vec<u8>> {
+        let Some(node) = self.lookup(dir) else { return Vec::new() };
+        self.children(&node).iter().map(|child| child.name().to_vec()).collect()
+    }
 }
 
 /// The part of a path up to the end of the component that starts at `skip`.
