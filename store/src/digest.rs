@@ -188,7 +188,7 @@ id_type! {
     BlobId
 }
 id_type! {
-    /// Digest of a chain of layers (OCI image-spec, config.md, "Layer ChainID").
+    /// Digest of a chain of layers (OCI image-spec, config.md, "Layer `ChainID`").
     ChainId
 }
 
@@ -226,7 +226,9 @@ mod tests {
     fn fields_do_not_run_into_each_other() {
         let digest = |fields: &[&[u8]]| {
             let mut hasher = Hasher::new();
-            fields.iter().for_each(|field| hasher.field(field));
+            for field in fields {
+                hasher.field(field);
+            }
             hasher.finish()
         };
         assert_ne!(digest(&[b"ab", b"c"]), digest(&[b"a", b"bc"]));

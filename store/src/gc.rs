@@ -216,7 +216,7 @@ fn fit<'a>(contents: &Contents, records: Vec<&'a Record>, limit: u64) -> Vec<&'a
     for record in records.into_iter().rev() {
         let new_layers: BTreeSet<_> =
             record.layers.iter().filter(|layer| !layers.contains(*layer)).collect();
-        let of_layers = new_layers.iter().flat_map(|layer| sealed.get(layer.as_str()));
+        let of_layers = new_layers.iter().filter_map(|layer| sealed.get(layer.as_str()));
         let new_blobs: BTreeSet<BlobId> = of_layers
             .flatten()
             .copied()

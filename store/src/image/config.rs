@@ -3,6 +3,8 @@
 //! Field order is BuildKit's, so that the bytes of a configuration are stable. Fields that are not
 //! known here survive a round trip in `extra`.
 
+#![expect(clippy::zero_sized_map_values, reason = "the JSON has maps to empty objects")]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

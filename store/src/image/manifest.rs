@@ -74,6 +74,7 @@ pub struct Index {
 
 /// Either of them.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and not for long")]
 pub enum Document {
     /// One image.
     Manifest(Manifest),

@@ -1,11 +1,11 @@
 //! OCI images: configuration, manifests, indexes.
 
+pub mod assemble;
 pub mod config;
 pub mod error;
-pub mod image;
 pub mod manifest;
 pub mod source;
 pub mod validate;
 
+pub use assemble::{Image, SealedImage};
 pub use error::ImageError;
-pub use image::Image;

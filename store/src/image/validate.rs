@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
+use super::assemble::Image;
 use super::config::ImageConfig;
 use super::error::ImageError;
-use super::image::Image;
 use super::manifest::{Document, MAX_CONFIG_BYTES, Manifest};
 use super::source::{Source, document};
 use crate::compress::decoder;

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use crate::entry::Timestamp;
 
-/// Keys to values. Where a key comes twice, the last one counts.
+/// Key and value.
+pub(super) type Record = (Vec<u8>, Vec<u8>);
+
+/// Records that are to be written, sorted by key.
 pub(super) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Prefix of the keys of extended attributes.
@@ -51,7 +54,7 @@ fn digits(number: usize) -> usize {
 }
 
 /// Reads all records of an extended header, in their order.
-pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, PaxError> {
+pub(super) fn parse(mut bytes: &[u8]) -> Result<Vec<Record>, PaxError> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let space = bytes.iter().position(|byte| *byte == b' ').ok_or(PaxError::Length)?;

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Read};
 
 use super::header::{BLOCK_BYTES, Header, HeaderError};
-use super::pax::{self, PaxError};
+use super::pax::{self, PaxError, Record};
 use super::sparse::{self, PaxSparse, Segment, SparseError};
 use super::whiteout::{self, Meaning};
 use crate::entry::{Entry, Kind, Timestamp};
@@ -93,7 +93,7 @@ pub enum Item {
 /// Headers in front of an entry that extend it.
 #[derive(Debug, Default)]
 struct Extended {
-    records: Option<Vec<(Vec<u8>, Vec<u8>)>>,
+    records: Option<Vec<Record>>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
 }
@@ -278,12 +278,7 @@ impl<R: Read> TarReader<R> {
     }
 
     /// Gets the body of a regular file ready; gives its size once holes are filled.
-    fn body(
-        &mut self,
-        header: &Header,
-        records: &[(Vec<u8>, Vec<u8>)],
-        stored: u64,
-    ) -> Result<u64, Failed> {
+    fn body(&mut self, header: &Header, records: &[Record], stored: u64) -> Result<u64, Failed> {
         let padding = stored.checked_next_multiple_of(BLOCK_BYTES as u64);
         let padding = padding.ok_or(Malformed::Range("size"))? - stored;
         let mut stored = stored;
@@ -376,7 +371,7 @@ impl<E: Into<Malformed>> From<E> for Failed {
 }
 
 /// The last record of that key that is not empty: an empty one takes back what was said before.
-fn find<'a>(records: &'a [(Vec<u8>, Vec<u8>)], key: &[u8]) -> Option<&'a [u8]> {
+fn find<'a>(records: &'a [Record], key: &[u8]) -> Option<&'a [u8]> {
     let found = records.iter().rev().find(|(name, _)| name == key);
     found.map(|(_, value)| value.as_slice()).filter(|value| !value.is_empty())
 }
@@ -436,7 +431,7 @@ fn device(header: &Header) -> Result<Kind, Malformed> {
 /// The rest of the entry.
 fn metadata(
     header: &Header,
-    records: &[(Vec<u8>, Vec<u8>)],
+    records: &[Record],
     path: Vec<u8>,
     kind: Kind,
 ) -> Result<Entry, Malformed> {

@@ -5,7 +5,7 @@
 //! refused.
 
 use super::header::{BLOCK_BYTES, number};
-use super::pax;
+use super::pax::{self, Record};
 
 /// More parts than this are refused.
 pub(super) const MAX_EXTENTS: usize = 1 << 16;
@@ -71,9 +71,7 @@ pub(super) enum PaxSparse {
 }
 
 /// Reads the `GNU.sparse.*` records; gives the map and the real size. None where there are none.
-pub(super) fn from_pax(
-    records: &[(Vec<u8>, Vec<u8>)],
-) -> Result<Option<(PaxSparse, u64)>, SparseError> {
+pub(super) fn from_pax(records: &[Record]) -> Result<Option<(PaxSparse, u64)>, SparseError> {
     let find = |key: &str| {
         let found = records.iter().rev().find(|(name, _)| name == key.as_bytes());
         found.map(|(_, value)| value.as_slice())
@@ -101,7 +99,7 @@ pub(super) fn from_pax(
 }
 
 /// Version 0.0: one record for each number, in order.
-fn scattered(records: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = &[u8]> {
+fn scattered(records: &[Record]) -> impl Iterator<Item = &[u8]> {
     records
         .iter()
         .filter(|(key, _)| matches!(key.as_slice(), b"GNU.sparse.offset" | b"GNU.sparse.numbytes"))
