@@ -110,6 +110,29 @@ fn the_real_registry_starts_with_and_without_passwords() {
 }
 
 #[test]
+fn podman_runs_the_base_image() {
+    needs!(
+        Root,
+        Program("podman"),
+        Program("skopeo"),
+        Program("docker-registry"),
+        Program("busybox")
+    );
+    let registry = DockerRegistry::start();
+    let folder = tempfile::tempdir().unwrap();
+    let base = rbuild_tests::base::busybox();
+    Image::new(
+        &base.layers(),
+        &json!({ "Cmd": ["echo", "started"], "Env": [rbuild_tests::base::PATH] }),
+    )
+    .write_layout(folder.path(), "1");
+    let name = format!("{}/busybox:1", registry.address());
+    let layout = format!("oci:{}:1", folder.path().display());
+    assert!(skopeo(&["copy", "--dest-tls-verify=false", &layout, &format!("docker://{name}")]));
+    assert_eq!(crate::output::run_with_podman(&name), "started\n");
+}
+
+#[test]
 fn base64_has_its_padding() {
     let texts = ["", "a", "ab", "abc", "ann:right"].map(|text| base64(text.as_bytes()));
     assert_eq!(texts, ["", "YQ==", "YWI=", "YWJj", "YW5uOnJpZ2h0"]);

@@ -7,4 +7,5 @@
 
 mod language;
 mod layering;
+mod output;
 mod tidy;

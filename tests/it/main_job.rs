@@ -1,6 +1,6 @@
 //! The main job: a C program, compiled in one stage with packages from the network, shipped in another.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use rbuild_tests::docker_registry::DockerRegistry;
@@ -8,6 +8,8 @@ use rbuild_tests::image::Image;
 use rbuild_tests::needs;
 use rbuild_tests::space::TestSpace;
 use serde_json::json;
+
+use crate::output::run_with_podman;
 
 /// Debian's smallest root file system, made once and kept beside what cargo builds.
 fn debian_tar() -> PathBuf {
@@ -110,32 +112,4 @@ fn offer_debian(registry: &DockerRegistry) {
         .args(["copy", "--quiet", "--dest-tls-verify=false", &from, &name])
         .status();
     assert!(copied.unwrap().success());
-}
-
-fn run_with_podman(name: &str) -> String {
-    let storage = tempfile::tempdir().unwrap();
-    let podman = |args: &[&str]| {
-        let mut command = Command::new("podman");
-        command
-            .arg("--root")
-            .arg(below(storage.path(), "root"))
-            .arg("--runroot")
-            .arg(below(storage.path(), "run"));
-        command
-            .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=none"])
-            .args(args);
-        let output = command.output().unwrap();
-        assert!(
-            output.status.success(),
-            "podman {args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    podman(&["pull", "--quiet", "--tls-verify=false", name]);
-    podman(&["run", "--rm", "--network=none", "--cgroups=disabled", "--runtime=crun", name])
-}
-
-fn below(folder: &Path, name: &str) -> PathBuf {
-    folder.join(name)
 }

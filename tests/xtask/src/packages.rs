@@ -6,7 +6,7 @@ use crate::run::{Outcome, headline, output, program};
 /// One thing that a task uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Need {
-    /// The program whose presence shows that the package is there.
+    /// The program, or the path of a file, whose presence shows that the package is there.
     pub(crate) program: &'static str,
     /// Debian's name of the package.
     pub(crate) package: &'static str,
@@ -64,13 +64,20 @@ pub(crate) const BENCH: &[Need] = &[
     need("docker-registry", "docker-registry", "a registry to pull from and push to"),
     need("skopeo", "skopeo", "putting base images into the registry"),
     need("buildah", "buildah", "a peer to compare with"),
+    need("runc", "runc", "what buildah starts its steps with"),
     need("mmdebstrap", "mmdebstrap", "the Debian base image"),
     need("mkfs.ext4", "e2fsprogs", "a file system for each builder"),
 ];
 
 /// What compiling for the other processor takes.
-pub(crate) const CROSS: &[Need] =
-    &[need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "compiling the C for aarch64")];
+pub(crate) const CROSS: &[Need] = &[
+    need("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu", "compiling the C for aarch64"),
+    need(
+        "/usr/aarch64-linux-gnu/include/stdlib.h",
+        "libc6-dev-arm64-cross",
+        "compiling the C for aarch64",
+    ),
+];
 
 /// `cargo xtask setup`: everything, so that the other tasks find nothing to install.
 pub(crate) fn setup() -> Outcome {

@@ -125,7 +125,8 @@ pub(crate) fn output(command: &mut Command) -> Outcome<String> {
     }
 }
 
-/// Where a program is, looking in the system folders too, which an ordinary user's search path leaves out.
+/// Where a program is, looking in the system folders too, which an ordinary user's search path leaves out; a whole path
+/// stays what it is.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"].map(PathBuf::from);

@@ -163,8 +163,9 @@ impl Builder {
             "--root {0}/root --runroot {0}/run --storage-driver overlay",
             self.volume.path.display()
         );
+        let runtime = if program("runc").is_some() { "--runtime runc" } else { "" };
         let build = format!(
-            "buildah {store} build --quiet --layers --tls-verify=false --network=host -t bench {}",
+            "buildah {store} build {runtime} --quiet --layers --tls-verify=false --network=host -t bench {}",
             context.display()
         );
         let after = match result {
