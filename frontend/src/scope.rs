@@ -58,7 +58,7 @@ impl Env {
     }
 
     /// Expands a word.
-    pub(crate) fn expand(&self, rules: &Expander, word: &str) -> Result<Expansion, ExpandError> {
+    pub(crate) fn expand(&self, rules: Expander, word: &str) -> Result<Expansion, ExpandError> {
         rules.expand(word, &|name| self.get(name).map(str::to_owned))
     }
 }
@@ -103,7 +103,7 @@ pub(crate) struct Globals {
 /// `--build-arg`s.
 pub(crate) fn globals(
     platform_args: Env,
-    rules: &Expander,
+    rules: Expander,
     declarations: &[&ArgInstruction],
     given: &BTreeMap<String, String>,
 ) -> Result<Globals, Diagnostic> {
@@ -237,20 +237,17 @@ pub(crate) fn settle_epoch(
             return Err(Diagnostic::of_file(message).with_help(help));
         }
     };
-    match epoch {
-        Some(epoch) => {
-            let text = epoch.to_string();
-            if globals.env.get(NAME).is_some() {
-                globals.env.set(NAME, &text);
-            }
-            if given.contains_key(NAME) {
-                given.insert(NAME.to_owned(), text);
-            }
+    let text = epoch.map(|epoch| epoch.to_string());
+    if let Some(text) = text {
+        if globals.env.get(NAME).is_some() {
+            globals.env.set(NAME, &text);
         }
-        None => {
-            globals.env.remove(NAME);
-            given.remove(NAME);
+        if given.contains_key(NAME) {
+            given.insert(NAME.to_owned(), text);
         }
+    } else {
+        globals.env.remove(NAME);
+        given.remove(NAME);
     }
     Ok(epoch)
 }

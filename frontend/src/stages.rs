@@ -106,7 +106,7 @@ pub(crate) struct Naming<'a> {
     /// Global variables.
     pub(crate) globals: &'a Globals,
     /// How words are expanded.
-    pub(crate) rules: &'a Expander,
+    pub(crate) rules: Expander,
 }
 
 impl<'a> Stages<'a> {
@@ -232,16 +232,14 @@ impl<'a> Stages<'a> {
     fn link_command(&mut self, id: StageId, index: usize) -> Result<(), Diagnostic> {
         let instruction = self[id].commands[index].instruction.clone();
         let span = instruction.header().span;
-        let names: Vec<String> = match &*instruction {
-            Instruction::Copy(copy) => {
-                let from = copy.from.iter().filter(|from| !from.value.is_empty());
-                from.map(|from| from.value.clone()).collect()
-            }
-            Instruction::Run(run) => {
-                let sources = run.mounts.iter().map(|it| mount::source_name(&it.value));
-                sources.map(|name| name.unwrap_or_else(|| SCRATCH.to_owned())).collect()
-            }
-            _ => return Ok(()),
+        let names: Vec<String> = if let Instruction::Copy(copy) = &*instruction {
+            let from = copy.from.iter().filter(|from| !from.value.is_empty());
+            from.map(|from| from.value.clone()).collect()
+        } else if let Instruction::Run(run) = &*instruction {
+            let sources = run.mounts.iter().map(|it| mount::source_name(&it.value));
+            sources.map(|name| name.unwrap_or_else(|| SCRATCH.to_owned())).collect()
+        } else {
+            return Ok(());
         };
         let is_copy = matches!(&*instruction, Instruction::Copy(_));
         let mut sources = Vec::with_capacity(names.len());

@@ -24,6 +24,15 @@ use crate::text::{Span, Word};
 /// Set of paths that are used of the main context.
 pub(crate) const MAIN_PATHS: usize = 0;
 
+/// The main context, which is asked for when an instruction needs it.
+#[derive(Clone, Copy, Debug)]
+enum Main {
+    /// Nobody needed it yet.
+    Unknown,
+    /// Its files; none if it is empty.
+    Known(Option<Node>),
+}
+
 /// The state of a walk.
 pub(crate) struct Build<'a> {
     pub(crate) input: Input<'a>,
@@ -51,8 +60,8 @@ pub(crate) struct Build<'a> {
     pub(crate) paths: Vec<UsedPaths>,
     /// Local contexts.
     pub(crate) locals: Vec<LocalContext>,
-    /// The main context, once it was asked for. None inside means that it is empty.
-    main: Option<Option<Node>>,
+    /// The main context.
+    main: Main,
     /// Patterns of the ignore file of the main context, once they were asked for.
     excludes: Option<Vec<String>>,
     /// Takes warnings.
@@ -81,11 +90,11 @@ impl<'a> Build<'a> {
             &given,
         );
         let declared = global_args(input);
-        super::resolve::warn_bad_defaults(input, &rules, &platform_args, &declared, linter);
-        let mut globals = scope::globals(platform_args, &rules, &declared, &given)?;
+        super::resolve::warn_bad_defaults(input, rules, &platform_args, &declared, linter);
+        let mut globals = scope::globals(platform_args, rules, &declared, &given)?;
         let epoch = scope::settle_epoch(options, &mut given, &mut globals)?;
         let naming =
-            Naming { options, target_platform: &target_platform, globals: &globals, rules: &rules };
+            Naming { options, target_platform: &target_platform, globals: &globals, rules };
         let mut stages = Stages::collect(input.dockerfile, &naming, linter)?;
         let target = stages.target(options.target.as_deref())?;
         stages.link()?;
@@ -103,7 +112,7 @@ impl<'a> Build<'a> {
             draft: Draft::default(),
             paths: vec![UsedPaths::default()],
             locals: Vec::new(),
-            main: None,
+            main: Main::Unknown,
             excludes: None,
             linter,
         };
@@ -151,7 +160,7 @@ impl<'a> Build<'a> {
     pub(crate) fn finish(&mut self, graph: &mut Graph) -> Result<Target, LowerError> {
         let needed = self.needed();
         for id in self.stages.ids() {
-            if needed[id.0] && !self.states[id.0].is_done {
+            if needed[id.0] && !self.states[id.0].is_done() {
                 self.lower_stage(id)?;
             }
         }
@@ -202,7 +211,7 @@ impl<'a> Build<'a> {
 
     /// The main context; none if it is empty.
     pub(crate) fn main_context(&mut self) -> Result<Option<Node>, LowerError> {
-        if let Some(main) = self.main {
+        if let Main::Known(main) = self.main {
             return Ok(main);
         }
         let main = match &self.options().context {
@@ -216,7 +225,7 @@ impl<'a> Build<'a> {
                 Some(super::resolve::remote_context(&mut self.draft, identifier, attrs, *unpack))
             }
         };
-        self.main = Some(main);
+        self.main = Main::Known(main);
         Ok(main)
     }
 
@@ -319,7 +328,7 @@ impl<'a> Build<'a> {
         &mut self,
         id: StageId,
         header: &Header,
-        rules: &Expander,
+        rules: Expander,
         text: &str,
         span: Span,
     ) -> Result<String, Diagnostic> {
@@ -339,7 +348,7 @@ impl<'a> Build<'a> {
         word: &Word,
     ) -> Result<String, Diagnostic> {
         let rules = self.rules;
-        self.expand_with(id, header, &rules, &word.value, word.span)
+        self.expand_with(id, header, rules, &word.value, word.span)
     }
 
     /// Expands the value of a flag; empty where it is not given.
@@ -354,7 +363,7 @@ impl<'a> Build<'a> {
 
     /// What progress calls an instruction: its line with variables expanded, if that is possible.
     pub(crate) fn shown_line(&self, id: StageId, header: &Header) -> String {
-        let expanded = self.states[id.0].env.expand(&self.rules, &header.original);
+        let expanded = self.states[id.0].env.expand(self.rules, &header.original);
         upper_keyword(&expanded.map_or_else(|_| header.original.clone(), |it| it.text))
     }
 }
@@ -397,14 +406,10 @@ fn cross_suffix(base: &Platform, target: &Platform) -> String {
 
 /// `ARG`s before the first `FROM`.
 fn global_args(input: Input<'_>) -> Vec<&ArgInstruction> {
-    let mut args = Vec::new();
-    for instruction in &input.dockerfile.instructions {
-        match instruction {
-            Instruction::Arg(arg) => args.push(arg),
-            _ => break,
-        }
-    }
-    args
+    let instructions = input.dockerfile.instructions.iter();
+    instructions
+        .map_while(|it| if let Instruction::Arg(arg) = it { Some(arg) } else { None })
+        .collect()
 }
 
 /// The name of the stage that is built, for `TARGETSTAGE`.
@@ -412,10 +417,9 @@ fn target_name(input: Input<'_>) -> &str {
     if let Some(target) = input.options.target.as_deref().filter(|it| !it.is_empty()) {
         return target;
     }
-    let last = input.dockerfile.instructions.iter().rev().find_map(|it| match it {
-        Instruction::From(from) => Some(from),
-        _ => None,
-    });
+    let mut instructions = input.dockerfile.instructions.iter().rev();
+    let last = instructions
+        .find_map(|it| if let Instruction::From(from) = it { Some(from) } else { None });
     last.and_then(|from| from.alias.as_ref()).map_or("", |alias| &alias.name)
 }
 

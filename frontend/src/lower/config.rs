@@ -1,5 +1,7 @@
 //! Instructions that change only the configuration, and `WORKDIR`.
 
+use std::fmt::Write as _;
+
 use rbuild_solver::llb::op::{FileAction, FileActionKind, FileInput, FileOp, Op};
 use rbuild_store::image::config::{Empty, Healthcheck};
 
@@ -34,7 +36,7 @@ impl Build<'_> {
                 let finding = Finding::secrets_used_in_arg_or_env("ENV", name);
                 self.linter.report(&env.header, finding);
             }
-            text.push_str(&format!(" {name}={value}"));
+            write!(text, " {name}={value}").expect("writing to a string");
             let state = self.state(id);
             state.env.set(name, value);
             scope::set_in_config(&mut state.image.config.env, name, value);
@@ -51,7 +53,7 @@ impl Build<'_> {
         let pairs = self.expand_pairs(id, &label.header, &label.pairs)?;
         let mut text = String::from("LABEL");
         for (name, value) in pairs {
-            text.push_str(&format!(" {name}={value}"));
+            write!(text, " {name}={value}").expect("writing to a string");
             self.state(id).image.config.labels.insert(name, value);
         }
         self.commit(id, text, false);
@@ -86,7 +88,7 @@ impl Build<'_> {
         for word in &it.ports {
             let expansion = self.states[id.0]
                 .env
-                .expand(&self.rules, &word.value)
+                .expand(self.rules, &word.value)
                 .map_err(|error| Diagnostic::new(word.span, error.to_string()))?;
             let span = word.span;
             for word in &expansion.words {

@@ -29,10 +29,17 @@ const UNNAMED: &str = "__unnamed__";
 /// Permission bits of a here-document that becomes a file.
 const INLINE_MODE: u32 = 0o644;
 
+/// Which of the two.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Keyword {
+    Copy,
+    Add,
+}
+
 /// What `COPY` and `ADD` do, variables expanded.
 struct Plan<'a> {
     header: &'a Header,
-    is_add: bool,
+    keyword: Keyword,
     is_trigger: bool,
     /// The tree of sources that are paths.
     tree: Option<Node>,
@@ -62,7 +69,7 @@ impl Build<'_> {
         plan.parents = copy.parents;
         match command.sources[..] {
             [source, ..] => {
-                if !self.states[source.0].is_done {
+                if !self.states[source.0].is_done() {
                     let name = copy.from.as_ref().map_or("", |it| &it.value);
                     let message = format!(
                         "cannot copy from stage {}, it needs to be defined before current stage {}",
@@ -77,7 +84,7 @@ impl Build<'_> {
             }
             [] => self.use_main_context(&mut plan)?,
         }
-        self.transfer(id, plan)
+        self.transfer(id, &plan)
     }
 
     pub(crate) fn lower_add(
@@ -87,12 +94,12 @@ impl Build<'_> {
         command: &Command<'_>,
     ) -> Result<(), LowerError> {
         let mut plan = self.plan(id, &add.header, &add.transfer, command.is_trigger)?;
-        plan.is_add = true;
+        plan.keyword = Keyword::Add;
         plan.keep_git_dir = add.keep_git_dir;
         plan.unpack = add.unpack;
         plan.checksum = self.expand_flag(id, &add.header, add.checksum.as_ref())?;
         self.use_main_context(&mut plan)?;
-        self.transfer(id, plan)
+        self.transfer(id, &plan)
     }
 
     /// The main context is asked for only if a source is a path.
@@ -113,17 +120,18 @@ impl Build<'_> {
             // A pattern that is none is the context's to refuse.
             Ok(_) | Err(_) => return Ok(()),
         };
-        let command = if plan.is_add { "Add" } else { "Copy" };
+        let verb = if plan.keyword == Keyword::Add { "Add" } else { "Copy" };
         for source in plan.sources.iter().filter(|source| is_path(source)) {
             let cleaned = clean(source);
             let is_root = cleaned == "." || cleaned == "/";
             let is_all = |it: String| matches!(it.as_str(), "*" | "**" | "**/*");
-            let is_ignored = match is_root {
-                true => patterns.texts().any(is_all),
-                false => patterns.matches(cleaned.trim_start_matches('/').as_bytes()),
+            let is_ignored = if is_root {
+                patterns.texts().any(is_all)
+            } else {
+                patterns.matches(cleaned.trim_start_matches('/').as_bytes())
             };
             if is_ignored {
-                self.linter.report(plan.header, Finding::copy_ignored_file(command, &cleaned));
+                self.linter.report(plan.header, Finding::copy_ignored_file(verb, &cleaned));
             }
         }
         Ok(())
@@ -149,7 +157,7 @@ impl Build<'_> {
             let content = if file.expand {
                 let text = String::from_utf8_lossy(&file.content);
                 let expanded =
-                    self.expand_with(id, header, &Expander::for_heredoc(), &text, file.span)?;
+                    self.expand_with(id, header, Expander::for_heredoc(), &text, file.span)?;
                 Cow::Owned(expanded.into_bytes())
             } else {
                 Cow::Borrowed(&file.content[..])
@@ -158,7 +166,7 @@ impl Build<'_> {
         }
         Ok(Plan {
             header,
-            is_add: false,
+            keyword: Keyword::Copy,
             is_trigger,
             tree: None,
             used: MAIN_PATHS,
@@ -176,10 +184,10 @@ impl Build<'_> {
         })
     }
 
-    fn transfer(&mut self, id: StageId, plan: Plan<'_>) -> Result<(), LowerError> {
+    fn transfer(&mut self, id: StageId, plan: &Plan<'_>) -> Result<(), LowerError> {
         let refuse = |message: String| LowerError::from(Diagnostic::new(plan.header.span, message));
         let chmod = chmod(&plan.chmod).map_err(refuse)?;
-        check_checksum(&plan).map_err(refuse)?;
+        check_checksum(plan).map_err(refuse)?;
         let shown = self.shown_line(id, plan.header);
         let name = self.next_step(id, &shown, plan.is_trigger);
         let defaults = FileCopy {
@@ -193,7 +201,7 @@ impl Build<'_> {
         let mut file = FileBuilder::new(base);
         for source in &plan.sources {
             let source_meta = Meta { location: None, ..self.meta(id, plan.header, name.clone()) };
-            let (tree, copy) = source_copy(&mut self.draft, &plan, source, &defaults, source_meta)
+            let (tree, copy) = source_copy(&mut self.draft, plan, source, &defaults, source_meta)
                 .map_err(refuse)?;
             file.copy(tree, copy);
             if is_path(source) {
@@ -215,7 +223,7 @@ impl Build<'_> {
             copied
         };
         self.state(id).fs = Some(node);
-        self.commit(id, history_text(&plan), true);
+        self.commit(id, history_text(plan), true);
         Ok(())
     }
 }
@@ -241,14 +249,14 @@ fn source_copy(
 ) -> Result<(Option<Node>, FileCopy), String> {
     if let Some(git) = GitRef::parse(source) {
         let git = git?;
-        if !plan.is_add {
+        if plan.keyword == Keyword::Copy {
             return Err("source can't be a git ref for COPY".to_owned());
         }
         let op = Op::Source(settle_git(plan, git)?.to_source());
         return Ok((Some(draft.add(op, Vec::new(), meta)), defaults.clone()));
     }
     if is_http(source) {
-        if !plan.is_add {
+        if plan.keyword == Keyword::Copy {
             return Err("source can't be a URL for COPY".to_owned());
         }
         let (op, file) = http_source(source, &plan.checksum)?;
@@ -265,7 +273,7 @@ fn path_copy(plan: &Plan<'_>, source: &str, defaults: &FileCopy) -> FileCopy {
         src: paths::rooted(source),
         follow_symlink: true,
         dir_copy_contents: true,
-        attempt_unpack: plan.unpack.unwrap_or(plan.is_add),
+        attempt_unpack: plan.unpack.unwrap_or(plan.keyword == Keyword::Add),
         allow_wildcard: true,
         allow_empty_wildcard: true,
         ..defaults.clone()
@@ -386,7 +394,7 @@ pub(crate) fn owner(text: &str) -> Chown {
 
 /// The text of the instruction in the history.
 fn history_text(plan: &Plan<'_>) -> String {
-    let mut text = String::from(if plan.is_add { "ADD" } else { "COPY" });
+    let mut text = String::from(if plan.keyword == Keyword::Add { "ADD" } else { "COPY" });
     if plan.parents {
         text.push_str(" --parents");
     }

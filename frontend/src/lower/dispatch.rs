@@ -5,7 +5,7 @@ use crate::diagnostic::Diagnostic;
 use crate::lint::{Finding, is_secret_name};
 use crate::lower::LowerError;
 use crate::lower::build::Build;
-use crate::lower::stage::ensure_path;
+use crate::lower::stage::{Progress, ensure_path};
 use crate::scope::{self, ArgInfo, split_pair};
 use crate::stages::{Command, StageId};
 
@@ -19,7 +19,7 @@ impl Build<'_> {
         }
         let span = self.stages[id].span;
         let state = self.state(id);
-        state.is_done = true;
+        state.progress = Progress::Done;
         let os = state.platform.os.clone();
         ensure_path(&mut state.image, &os);
         for line in state.image.config.env.clone() {

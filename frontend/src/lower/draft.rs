@@ -16,7 +16,7 @@ pub(crate) struct Node(usize);
 #[derive(Clone, Debug)]
 pub(crate) enum DraftOp {
     /// Known.
-    Ready(Op),
+    Ready(Box<Op>),
     /// A local source, of which the paths are known at the end; the number is the caller's.
     Local(usize),
 }
@@ -37,7 +37,7 @@ pub(crate) struct Draft {
 impl Draft {
     /// Adds an operation.
     pub(crate) fn add(&mut self, op: Op, inputs: Vec<Node>, meta: Meta) -> Node {
-        self.push(DraftVertex { op: DraftOp::Ready(op), inputs, meta })
+        self.push(DraftVertex { op: DraftOp::Ready(Box::new(op)), inputs, meta })
     }
 
     /// Adds a placeholder for the local source `number`.
@@ -77,7 +77,7 @@ impl Draft {
         for (vertex, is_needed) in self.vertices.into_iter().zip(is_needed) {
             edges.push(is_needed.then(|| {
                 let (op, meta) = match vertex.op {
-                    DraftOp::Ready(op) => (op, vertex.meta),
+                    DraftOp::Ready(op) => (*op, vertex.meta),
                     DraftOp::Local(number) => local(number),
                 };
                 let inputs: Vec<Edge> = vertex.inputs.iter().filter_map(|it| edges[it.0]).collect();

@@ -53,10 +53,9 @@ impl GitRef {
         let mut git = Self { remote: bare.to_owned(), ..Self::default() };
         if let Some((scheme, _)) = scheme_of(text) {
             let url = Url::parse(text)?;
+            let is_repository = url.path.as_bytes().ends_with(b".git");
             let is_http = scheme == "http" || scheme == "https";
-            if !is_http && scheme != "git" && scheme != "ssh"
-                || is_http && !url.path.ends_with(".git")
-            {
+            if !is_http && scheme != "git" && scheme != "ssh" || is_http && !is_repository {
                 return None;
             }
             git.is_ssh = scheme == "ssh";

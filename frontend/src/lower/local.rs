@@ -100,7 +100,7 @@ pub(crate) fn main_excludes(
     gateway: &dyn Gateway,
     dockerfile: &str,
 ) -> Result<Vec<String>, GatewayError> {
-    let own = format!("{dockerfile}{}", IGNORE_FILE);
+    let own = format!("{dockerfile}{IGNORE_FILE}");
     if let Some(bytes) = gateway.read_context_file(DOCKERFILE_DIR, &own)? {
         return parsed(&bytes, &own);
     }

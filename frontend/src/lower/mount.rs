@@ -28,8 +28,8 @@ const SOCKET_MODE: u32 = 0o600;
 pub(crate) fn source_name(value: &str) -> Option<String> {
     let fields = csv::fields(value).ok()?;
     let pairs = fields.iter().filter_map(|field| field.split_once('='));
-    let names = pairs.filter(|(key, _)| key.eq_ignore_ascii_case("from")).map(|(_, name)| name);
-    names.last().filter(|name| !name.is_empty()).map(str::to_owned)
+    let (_, name) = pairs.rev().find(|(key, _)| key.eq_ignore_ascii_case("from"))?;
+    (!name.is_empty()).then(|| name.to_owned())
 }
 
 impl Build<'_> {
@@ -83,7 +83,7 @@ impl Build<'_> {
     ) -> Result<syntax::Mount, Diagnostic> {
         let mut unset = Vec::new();
         let env = &self.states[id.0].env;
-        let rules = &self.rules;
+        let rules = self.rules;
         let mount = syntax::parse(value, &mut |word| {
             let expansion = env.expand(rules, word)?;
             unset.extend(expansion.unmatched);
@@ -143,7 +143,7 @@ impl Build<'_> {
             self.paths[MAIN_PATHS].add(&mount.source);
             return self.main_context();
         }
-        let Some(source) = source.filter(|source| self.states[source.0].is_done) else {
+        let Some(source) = source.filter(|source| self.states[source.0].is_done()) else {
             let message = format!(
                 "cannot mount from stage {} to {}, stage needs to be defined before current command",
                 quote(&mount.from),

@@ -16,12 +16,12 @@ use crate::lint::{Finding, Linter};
 use crate::lower::build::{Build, location, of_gateway};
 use crate::lower::draft::{Draft, Node};
 use crate::lower::gotext::quote;
-use crate::lower::stage::{based_on, empty_image, has_no_layers};
+use crate::lower::stage::{Progress, based_on, empty_image, has_no_layers};
 use crate::lower::{Input, LowerError, copy, local};
 use crate::options::NamedContext;
 use crate::parse;
 use crate::scope::{self, Env};
-use crate::stages::{Naming, SCRATCH, StageId, named_context};
+use crate::stages::{Command, Naming, SCRATCH, StageId, named_context};
 use crate::suggest;
 use crate::text::Span;
 
@@ -37,10 +37,12 @@ impl Build<'_> {
         let mut requests = Vec::new();
         for id in self.stages.ids() {
             let state = &self.states[id.0];
-            if self.stages[id].base.is_some() || state.is_done || state.is_resolved {
+            if self.stages[id].base.is_some() || state.progress != Progress::New {
                 continue;
             }
-            self.states[id.0].is_resolved = needed[id.0];
+            if needed[id.0] {
+                self.states[id.0].progress = Progress::Based;
+            }
             if let Some(request) = self.base_of(id, needed[id.0])? {
                 requests.push((id, request));
             }
@@ -64,8 +66,7 @@ impl Build<'_> {
             let state = self.state(id);
             state.image = empty_image(&platform);
             state.platform = platform;
-            state.is_resolved = true;
-            state.is_done = is_implicit;
+            state.progress = if is_implicit { Progress::Done } else { Progress::Based };
             return Ok(None);
         }
         let name = stage.base_name.clone();
@@ -84,7 +85,7 @@ impl Build<'_> {
             options: self.options(),
             target_platform: &self.target_platform,
             globals: &self.globals,
-            rules: &self.rules,
+            rules: self.rules,
         };
         let key = named_context(&full, Some(&asked), &naming)
             .map_err(|text| Diagnostic::new(span, text))?;
@@ -92,10 +93,8 @@ impl Build<'_> {
             return self.context_base(id, &key, &asked);
         }
         self.state(id).platform = asked.clone();
-        let prefix = match self.options().multi_platform {
-            true => format!("{asked} "),
-            false => String::new(),
-        };
+        let prefix =
+            if self.options().multi_platform { format!("{asked} ") } else { String::new() };
         let name = format!("[{prefix}internal] load metadata for {full}");
         Ok(Some(ImageRequest { reference: full, platform: asked, name }))
     }
@@ -110,7 +109,9 @@ impl Build<'_> {
         let is_whole_stage = self.stages[id].context.is_some() || self.stages[id].is_implicit();
         let Some(context) = self.options().named_contexts.get(key) else { return Ok(None) };
         let state = self.state(id);
-        state.is_done = is_whole_stage;
+        if is_whole_stage {
+            state.progress = Progress::Done;
+        }
         state.platform = platform.clone();
         state.image = empty_image(platform);
         let paths = state.paths;
@@ -135,9 +136,10 @@ impl Build<'_> {
                     attrs: attrs.clone(),
                     platform: None,
                 };
-                let name = match identifier.starts_with("git://") {
-                    true => format!("[internal] load git source {identifier}"),
-                    false => format!("[context {key}] {identifier}"),
+                let name = if identifier.starts_with("git://") {
+                    format!("[internal] load git source {identifier}")
+                } else {
+                    format!("[context {key}] {identifier}")
                 };
                 let meta = Meta { name, ..Meta::default() };
                 self.state(id).fs = Some(self.draft.add(Op::Source(op), Vec::new(), meta));
@@ -192,7 +194,9 @@ impl Build<'_> {
         let state = self.state(id);
         state.image = based_on(&image.config);
         state.pinned = state.fs.is_some().then(|| image.pinned.clone());
-        state.is_done |= is_implicit;
+        if is_implicit {
+            state.progress = Progress::Done;
+        }
         if whole_stage && !image.config.os.is_empty() && !image.config.architecture.is_empty() {
             state.platform = Platform {
                 os: image.config.os.clone(),
@@ -218,7 +222,7 @@ impl Build<'_> {
             options: self.options(),
             target_platform: &self.target_platform,
             globals: &self.globals,
-            rules: &self.rules,
+            rules: self.rules,
         };
         let full = stage.base_name.parse::<Reference>().ok()?.or_latest().to_string();
         named_context(&full, Some(&self.states[id.0].platform), &naming).ok().flatten()
@@ -267,12 +271,7 @@ impl Build<'_> {
             }
             let mut texts = state.image.config.on_build.clone();
             if let Some(base) = stage.base {
-                texts.extend(self.stages[base].commands.iter().filter_map(|command| {
-                    match &*command.instruction {
-                        Instruction::Onbuild(it) => Some(it.trigger.value.clone()),
-                        _ => None,
-                    }
-                }));
+                texts.extend(triggers_of(&self.stages[base].commands));
             }
             let span = stage.span;
             let state = self.state(id);
@@ -286,6 +285,14 @@ impl Build<'_> {
         self.make_states();
         Ok(has_needs)
     }
+}
+
+/// The triggers that a stage leaves to those that are from it.
+fn triggers_of(commands: &[Command<'_>]) -> impl Iterator<Item = String> {
+    commands.iter().filter_map(|command| {
+        let Instruction::Onbuild(onbuild) = &*command.instruction else { return None };
+        Some(onbuild.trigger.value.clone())
+    })
 }
 
 fn parse_triggers(texts: &[String], span: Span) -> Result<Vec<Instruction>, LowerError> {
@@ -319,9 +326,10 @@ pub(crate) fn remote_context(
     attrs: &BTreeMap<String, String>,
     unpack: bool,
 ) -> Node {
-    let name = match identifier.starts_with("git://") {
-        true => format!("[internal] load git source {identifier}"),
-        false => "[internal] load remote build context".to_owned(),
+    let name = if identifier.starts_with("git://") {
+        format!("[internal] load git source {identifier}")
+    } else {
+        "[internal] load remote build context".to_owned()
     };
     let file = attrs.get("http.filename").map_or("context", String::as_str);
     let op = SourceOp { identifier: identifier.to_owned(), attrs: attrs.clone(), platform: None };
@@ -345,7 +353,7 @@ pub(crate) fn remote_context(
 /// Warns of `FROM`s that name no image if nothing is said on the command line.
 pub(crate) fn warn_bad_defaults(
     input: Input<'_>,
-    rules: &Expander,
+    rules: Expander,
     platform_args: &Env,
     declared: &[&ArgInstruction],
     linter: &mut Linter,

@@ -1,5 +1,7 @@
 //! `RUN`: to a process with its mounts.
 
+use std::fmt::Write as _;
+
 use rbuild_solver::llb::op::{
     ExecMeta, ExecOp, Mount, MountKind, NetMode, Op, SecretEnv, SecurityMode,
 };
@@ -199,7 +201,7 @@ impl Build<'_> {
         if run.script().is_some()
             && let Some(first) = run.heredocs.first()
         {
-            line.push_str(&format!(" ({})", summary(&first.content)));
+            write!(line, " ({})", summary(&first.content)).expect("writing to a string");
         }
         let rules = Expander::for_display(self.rules.escape);
         let env = &self.states[id.0].env;

@@ -23,6 +23,18 @@ pub(crate) struct MountInfo {
     pub(crate) span: Span,
 }
 
+/// How far a stage is.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Progress {
+    /// Nothing is known of it.
+    #[default]
+    New,
+    /// What it is from is known, or asked for.
+    Based,
+    /// It is lowered: others can take files from it.
+    Done,
+}
+
 /// The state of a stage.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct StageState {
@@ -40,12 +52,10 @@ pub(crate) struct StageState {
     pub(crate) pinned: Option<String>,
     /// Index of the set of paths that are used of it.
     pub(crate) paths: usize,
-    /// Whether its image is known, or asked for.
-    pub(crate) is_resolved: bool,
+    /// How far it is.
+    pub(crate) progress: Progress,
     /// Whether triggers of its base are among its instructions.
     pub(crate) has_triggers: bool,
-    /// Whether it is lowered.
-    pub(crate) is_done: bool,
     /// Whether the cache is not asked.
     pub(crate) ignore_cache: bool,
     /// Whether there was a `WORKDIR`.
@@ -67,6 +77,11 @@ pub(crate) struct StageState {
 }
 
 impl StageState {
+    /// Whether others can take files from it.
+    pub(crate) fn is_done(&self) -> bool {
+        self.progress == Progress::Done
+    }
+
     /// The working directory, never empty.
     pub(crate) fn dir(&self) -> &str {
         match self.image.config.working_dir.as_str() {
@@ -106,12 +121,11 @@ impl StageState {
         for (name, value) in &self.build_args {
             let value = self.env.get(name).or(value.as_deref()).unwrap_or_default();
             let word = format!("{name}={value}");
-            match names.iter().position(|it| it == name) {
-                Some(index) => words[index] = word,
-                None => {
-                    names.push(name);
-                    words.push(word);
-                }
+            if let Some(index) = names.iter().position(|it| it == name) {
+                words[index] = word;
+            } else {
+                names.push(name);
+                words.push(word);
             }
         }
         if !words.is_empty() {

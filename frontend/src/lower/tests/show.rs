@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use rbuild_solver::llb::op::{
-    ChmodOpt, Chown, ExecOp, FileAction, FileActionKind, FileCopy, FileInput, Mount, Op, UserOpt,
+    ChmodOpt, Chown, ExecOp, FileAction, FileActionKind, FileCopy, FileInput, Mount, NetMode, Op,
+    SecurityMode, UserOpt,
 };
 use rbuild_store::image::config::ImageConfig;
 
@@ -67,7 +68,7 @@ fn process(out: &mut String, exec: &ExecOp) {
     if let Some(proxy) = &meta.proxy_env {
         line(out, format_args!("    http proxy {}", proxy.http_proxy));
     }
-    if exec.network != Default::default() || exec.security != Default::default() {
+    if exec.network != NetMode::default() || exec.security != SecurityMode::default() {
         line(out, format_args!("    {:?} {:?}", exec.network, exec.security));
     }
     for secret in &exec.secret_env {

@@ -1,5 +1,7 @@
 //! Names, numbers, what is needed, what progress shows.
 
+use std::fmt::Write as _;
+
 use expect_test::expect;
 
 use super::*;
@@ -59,11 +61,9 @@ fn long_stages_align_their_numbers() {
 fn a_chain_as_long_as_the_file() {
     let mut text = String::from("FROM busybox AS s0\n");
     for number in 1..3000 {
-        text.push_str(&format!(
-            "FROM s{} AS s{number}\nCOPY --from=s{} /a /\n",
-            number - 1,
-            number - 1
-        ));
+        let before = number - 1;
+        writeln!(text, "FROM s{before} AS s{number}\nCOPY --from=s{before} /a /")
+            .expect("writing to a string");
     }
     case(Box::leak(text.into_boxed_str())).lower();
 }
