@@ -1,0 +1,436 @@
+//! The loop that joins keys, cache, scheduler, steps and events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rbuild_store::records::Record as StoredRecord;
+use tokio::task::JoinSet;
+
+use super::error::{SolveError, SolveErrorKind};
+use super::keys::{self, InputKey, Selection, Selections};
+use super::layers::Layers;
+use super::needs::{self, Need};
+use super::outside::{self, Outside};
+use super::{Counts, SolveRequest, Solved, Solver};
+use crate::cache::{CacheKey, KeyParts, Record};
+use crate::event::EventKind;
+use crate::llb::op::{Op, SourceOp};
+use crate::llb::{Edge, VertexId};
+use crate::sched::Scheduler;
+use crate::step::{self, StepInputs};
+use crate::worker::proto::Chain;
+
+/// Most steps that run at the same time.
+const MAX_PARALLEL_STEPS: usize = 64;
+
+/// The result of a vertex.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The tree of each output.
+    pub outputs: Vec<Chain>,
+    /// Key that users' keys are made of.
+    pub key: CacheKey,
+    /// Whether the last layer was planned and never written.
+    pub planned_only: bool,
+}
+
+/// What one build knows while it runs. Shared by its steps.
+pub struct Build {
+    /// What it works with.
+    pub solver: Solver,
+    /// What is to be built.
+    pub request: SolveRequest,
+    /// Its layers.
+    pub layers: Arc<Layers>,
+    /// Layers of images.
+    pub images: HashMap<VertexId, Chain>,
+    /// Trees from outside.
+    pub outside: HashMap<VertexId, Outside>,
+    /// What is needed of each vertex.
+    pub needs: Vec<Need>,
+    selections: Selections,
+    definition: HashMap<VertexId, KeyParts>,
+}
+
+/// Builds the targets of `request`.
+///
+/// # Errors
+///
+/// The first failure, with its vertex; everything that ran is stopped then, and nothing unfinished
+/// is left in the store.
+pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, SolveError> {
+    let graph = Arc::clone(&request.graph);
+    let targets: Vec<VertexId> = request.targets.iter().map(|edge| edge.vertex).collect();
+    let needed = graph.needed(&targets);
+    for &id in &needed {
+        solver.events.declare(&graph, id);
+    }
+    let layers = Arc::new(Layers::new(
+        Arc::clone(&solver.store),
+        Arc::clone(&solver.engine),
+        Arc::clone(&solver.session),
+        solver.events.clone(),
+        request.now,
+    ));
+    let (images, outside) = tokio::try_join!(
+        step::image::chains(solver, &graph, &needed, &layers),
+        outside::find_all(solver, &graph, &needed),
+    )?;
+    let mut build = Build {
+        solver: solver.clone(),
+        layers,
+        images,
+        outside,
+        needs: Vec::new(),
+        selections: Selections::new(),
+        definition: HashMap::new(),
+        request,
+    };
+    build.selections = step::select::outside(&build, &needed).await?;
+    build.definition = build.definition_keys(&needed);
+    let mut found = build.look_up(&needed)?;
+    build.save_stat_caches();
+
+    let need = Need { wanted: true, exported: build.request.seal.is_some(), files: build.request.files, listing: false };
+    let wanted: Vec<(VertexId, Need)> = targets.iter().map(|&id| (id, need)).collect();
+    let (needs, mut runs) = needs::decide(&graph, &wanted, |id, need| match found.get(&id) {
+        Some(outcome) if step::image::is_image(&graph[id].op) => {
+            // An image runs if its files are read: then it is pulled.
+            !(need.files || need.listing) || outcome.outputs.iter().all(Vec::is_empty)
+        }
+        Some(outcome) => {
+            let used = need.exported || need.files || need.listing;
+            !(outcome.planned_only && used) && build.is_whole(outcome)
+        }
+        None => build.outside.contains_key(&id),
+    });
+    build.needs = needs;
+    for &id in &needed {
+        runs[id.index()] &= !build.outside.contains_key(&id);
+    }
+    let counts = build.report_found(&needed, &runs, &found);
+    let build = Arc::new(build);
+    drive(&build, &mut found, &runs).await?;
+
+    let trees = build.request.targets.iter().map(|edge| tree(&build, &found, *edge)).collect::<Result<_, _>>()?;
+    Ok(Solved { trees, layers: Arc::clone(&build.layers), counts })
+}
+
+/// The tree of a target.
+fn tree(build: &Build, found: &HashMap<VertexId, Outcome>, edge: Edge) -> Result<Chain, SolveError> {
+    let outcome = found.get(&edge.vertex).and_then(|it| it.outputs.get(edge.output));
+    outcome.cloned().ok_or_else(|| {
+        let name = &build.request.graph[edge.vertex].meta.name;
+        SolveError::new(SolveErrorKind::Bug, format!("`{name}` has no result number {}", edge.output)).at(edge.vertex)
+    })
+}
+
+/// Runs what must run, as much as possible at the same time.
+async fn drive(
+    build: &Arc<Build>,
+    found: &mut HashMap<VertexId, Outcome>,
+    runs: &[bool],
+) -> Result<(), SolveError> {
+    let graph = &build.request.graph;
+    let running: Vec<VertexId> = graph.ids().filter(|id| runs[id.index()]).collect();
+    let done: Vec<VertexId> =
+        graph.ids().filter(|id| !runs[id.index()] && (found.contains_key(id) || build.outside.contains_key(id))).collect();
+    let mut scheduler = Scheduler::new(graph, &running, &done);
+    let mut tasks: JoinSet<(VertexId, Result<Outcome, SolveError>)> = JoinSet::new();
+    let mut seals: JoinSet<Result<(), SolveError>> = JoinSet::new();
+    loop {
+        while tasks.len() < MAX_PARALLEL_STEPS
+            && let Some(id) = scheduler.start_next()
+        {
+            let inputs = build.inputs(id, found);
+            let build = Arc::clone(build);
+            tasks.spawn(async move { (id, run(&build, id, inputs).await) });
+        }
+        let ended = tokio::select! {
+            ended = tasks.join_next() => ended,
+            Some(sealed) = seals.join_next(), if !seals.is_empty() => {
+                flatten(sealed)?;
+                continue;
+            }
+            () = build.solver.cancel.cancelled() => return stop(build, tasks).await,
+        };
+        let Some(ended) = ended else { break };
+        let (id, result) = ended.map_err(|error| SolveError::new(SolveErrorKind::Bug, format!("a step panicked: {error}")))?;
+        match result {
+            Ok(outcome) => {
+                build.seal_in_background(id, &outcome, &mut seals);
+                found.insert(id, outcome);
+                scheduler.finish(id, true);
+            }
+            Err(error) => {
+                scheduler.finish(id, false);
+                build.solver.cancel.cancel();
+                drop(stop(build, tasks).await);
+                return Err(error);
+            }
+        }
+    }
+    while let Some(sealed) = seals.join_next().await {
+        flatten(sealed)?;
+    }
+    Ok(())
+}
+
+fn flatten(joined: Result<Result<(), SolveError>, tokio::task::JoinError>) -> Result<(), SolveError> {
+    joined.unwrap_or_else(|error| Err(SolveError::new(SolveErrorKind::Bug, format!("sealing panicked: {error}"))))
+}
+
+/// Waits for what still runs: every step has been told to stop.
+async fn stop(
+    build: &Build,
+    mut tasks: JoinSet<(VertexId, Result<Outcome, SolveError>)>,
+) -> Result<(), SolveError> {
+    debug_assert!(build.solver.cancel.is_cancelled(), "steps end only if they are told to");
+    while tasks.join_next().await.is_some() {}
+    Err(SolveError::cancelled())
+}
+
+/// Runs one vertex: a last look into the cache, by content, then the work itself.
+async fn run(build: &Arc<Build>, id: VertexId, inputs: StepInputs) -> Result<Outcome, SolveError> {
+    let vertex = &build.request.graph[id];
+    if step::image::is_image(&vertex.op) {
+        return step::image::pull(build, id, inputs).await.map_err(|error| error.at(id));
+    }
+    let events = &build.solver.events;
+    let result = run_step(build, id, inputs).await.map_err(|error| error.at(id));
+    let error = result.as_ref().err().map(ToString::to_string);
+    events.send(vertex.digest, EventKind::Completed { error });
+    result
+}
+
+async fn run_step(build: &Arc<Build>, id: VertexId, inputs: StepInputs) -> Result<Outcome, SolveError> {
+    let vertex = &build.request.graph[id];
+    let events = &build.solver.events;
+    let selections = step::select::inside(build, id, &inputs).await?;
+    let (parts, key) = build.real_key(id, &inputs, &selections);
+    let use_cache = !vertex.meta.ignore_cache;
+    let definition = build.definition.get(&id).map(KeyParts::key);
+    if use_cache
+        && definition != Some(key)
+        && let Some(outcome) = build.cached(key, id)?
+    {
+        events.send(vertex.digest, EventKind::Cached);
+        build.remember(id, definition, key, &outcome, &parts, None)?;
+        return Ok(outcome);
+    }
+    let (lock, waited) = build.lock(key).await?;
+    if waited
+        && use_cache
+        && let Some(outcome) = build.cached(key, id)?
+    {
+        events.send(vertex.digest, EventKind::Cached);
+        return Ok(outcome);
+    }
+    events.send(vertex.digest, EventKind::Started);
+    if build.request.explain {
+        let changed = build.explain(id, &parts, &selections)?;
+        events.send(vertex.digest, EventKind::Missed { changed });
+    }
+    let result = step::run(build, id, &inputs).await?;
+    let outcome = Outcome { outputs: result.outputs, key, planned_only: result.planned_only };
+    build.remember(id, definition, key, &outcome, &parts, Some(&selections))?;
+    drop(lock);
+    Ok(outcome)
+}
+
+impl Build {
+    /// What is known of the inputs of a vertex that is about to run.
+    fn inputs(&self, id: VertexId, found: &HashMap<VertexId, Outcome>) -> StepInputs {
+        let vertex = &self.request.graph[id];
+        StepInputs {
+            outcomes: vertex.inputs.iter().map(|edge| found.get(&edge.vertex).cloned()).collect(),
+        }
+    }
+
+    fn definition_keys(&self, needed: &[VertexId]) -> HashMap<VertexId, KeyParts> {
+        let graph = &self.request.graph;
+        let mut keys: HashMap<VertexId, CacheKey> = HashMap::new();
+        let mut all = HashMap::new();
+        for &id in needed {
+            let input = |id: VertexId| match keys.get(&id) {
+                Some(key) if !self.outside.contains_key(&id) => InputKey::Key(*key),
+                Some(_) | None => InputKey::Outside,
+            };
+            let parts = keys::parts(graph, id, &input, &self.selections);
+            keys.insert(id, parts.key());
+            all.insert(id, parts);
+        }
+        all
+    }
+
+    /// The key by definition of a vertex.
+    pub fn definition_key(&self, id: VertexId) -> CacheKey {
+        self.definition[&id].key()
+    }
+
+    /// What is selected from trees outside by a vertex.
+    pub(super) fn selections_of(&self, id: VertexId) -> Vec<&Selection> {
+        self.selections.iter().filter(|((it, _), _)| *it == id).map(|(_, it)| it).collect()
+    }
+
+    /// The key by content of a vertex whose inputs are there.
+    fn real_key(&self, id: VertexId, inputs: &StepInputs, selections: &Selections) -> (KeyParts, CacheKey) {
+        let graph = &self.request.graph;
+        let keys: HashMap<VertexId, CacheKey> = graph[id]
+            .inputs
+            .iter()
+            .zip(&inputs.outcomes)
+            .filter_map(|(edge, outcome)| Some((edge.vertex, outcome.as_ref()?.key)))
+            .collect();
+        let input = |id: VertexId| keys.get(&id).map_or(InputKey::Outside, |key| InputKey::Key(*key));
+        let mut all: Selections =
+            self.selections.iter().filter(|((it, _), _)| *it == id).map(|(key, it)| (*key, it.clone())).collect();
+        all.extend(selections.iter().map(|(key, it)| (*key, it.clone())));
+        let parts = keys::parts(graph, id, &input, &all);
+        let key = parts.key();
+        (parts, key)
+    }
+
+    /// Looks all definition keys up at once. Images have results without a record.
+    fn look_up(
+        &self,
+        needed: &[VertexId],
+    ) -> Result<HashMap<VertexId, Outcome>, SolveError> {
+        let mut found: HashMap<VertexId, Outcome> = HashMap::new();
+        let asked: Vec<VertexId> = needed
+            .iter()
+            .copied()
+            .filter(|id| !matches!(self.request.graph[*id].op, Op::Source(_)) && !self.request.graph[*id].meta.ignore_cache)
+            .collect();
+        let keys: Vec<_> = asked.iter().map(|id| self.definition[id].key().0).collect();
+        let records = if keys.is_empty() { Vec::new() } else { self.solver.store.db()?.records(&keys)? };
+        let mut used = Vec::new();
+        for (id, record) in asked.iter().zip(records) {
+            let Some(stored) = record else { continue };
+            if let Some(record) = Record::from_json(stored.value.as_bytes()) {
+                let Record { real_key, outputs, planned_only, .. } = record;
+                found.insert(*id, Outcome { outputs, key: real_key, planned_only });
+                used.push(stored);
+            }
+        }
+        let used: Vec<&StoredRecord> = used.iter().collect();
+        if !used.is_empty() {
+            self.solver.store.db()?.touch(&used, self.request.now)?;
+        }
+        found.extend(self.images.iter().map(|(&id, chain)| {
+            (id, Outcome { outputs: vec![chain.clone()], key: self.definition_key(id), planned_only: false })
+        }));
+        Ok(found)
+    }
+
+    /// Whether all layers of a result are in the store, or can be pulled.
+    fn is_whole(&self, outcome: &Outcome) -> bool {
+        outcome.outputs.iter().flatten().all(|layer| self.layers.is_here(layer))
+    }
+
+    /// A result by key, if it is whole and of use.
+    fn cached(&self, key: CacheKey, id: VertexId) -> Result<Option<Outcome>, SolveError> {
+        let record = self.solver.store.db()?.records(&[key.0])?.into_iter().next().flatten();
+        let Some(record) = record.and_then(|it| Record::from_json(it.value.as_bytes())) else { return Ok(None) };
+        let Record { real_key, outputs, planned_only, .. } = record;
+        let outcome = Outcome { outputs, key: real_key, planned_only };
+        let need = self.needs[id.index()];
+        let used = need.exported || need.files || need.listing;
+        Ok(Some(outcome).filter(|it| !(it.planned_only && used) && self.is_whole(it)))
+    }
+
+    /// Waits for the right to make the result of `key`; tells whether somebody else had it.
+    async fn lock(&self, key: CacheKey) -> Result<(rbuild_store::lock::KeyLock, bool), SolveError> {
+        if let Some(lock) = self.solver.store.try_lock_key(&key.0)? {
+            return Ok((lock, false));
+        }
+        let store = Arc::clone(&self.solver.store);
+        let wait = super::blocking(move || Ok(store.lock_key(&key.0)?));
+        tokio::select! {
+            lock = wait => Ok((lock?, true)),
+            () = self.solver.cancel.cancelled() => Err(SolveError::cancelled()),
+        }
+    }
+
+    /// Keeps a result for later builds, under both of its keys.
+    fn remember(
+        &self,
+        id: VertexId,
+        definition: Option<CacheKey>,
+        key: CacheKey,
+        outcome: &Outcome,
+        parts: &KeyParts,
+        selections: Option<&Selections>,
+    ) -> Result<(), SolveError> {
+        let record = Record::new(outcome.key, outcome.outputs.clone(), outcome.planned_only);
+        let value = String::from_utf8(record.to_json()).expect("JSON is UTF-8");
+        let mut layers: Vec<String> = outcome.outputs.iter().flatten().map(|layer| layer.0.clone()).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        let stored = |key: CacheKey| StoredRecord {
+            key: key.0,
+            real_key: Some(outcome.key.0),
+            value: value.clone(),
+            layers: layers.clone(),
+            blobs: Vec::new(),
+            created: self.request.now,
+            last_used: self.request.now,
+        };
+        let mut records = vec![stored(key)];
+        if let Some(definition) = definition.filter(|it| *it != key) {
+            records.push(stored(definition));
+        }
+        let db = self.solver.store.db()?;
+        db.put_records(&records)?;
+        if let Some(selections) = selections {
+            let explained = self.explained(id, parts, selections);
+            let text = serde_json::to_string(&explained).expect("parts have only string keys");
+            db.put_step_parts(&[(self.step_identity(id), text)], self.request.now)?;
+        }
+        Ok(())
+    }
+
+    /// Tells which results were found.
+    fn report_found(&self, needed: &[VertexId], runs: &[bool], found: &HashMap<VertexId, Outcome>) -> Counts {
+        let mut counts = Counts::default();
+        for &id in needed {
+            let vertex = &self.request.graph[id];
+            if runs[id.index()] {
+                counts.ran += 1;
+            } else if found.contains_key(&id) {
+                counts.cached += 1;
+                self.solver.events.send(vertex.digest, EventKind::Cached);
+                self.solver.events.send(vertex.digest, EventKind::Completed { error: None });
+            }
+        }
+        counts
+    }
+
+    /// Starts to write the new layers of a result as blobs, if an output will want them.
+    fn seal_in_background(&self, id: VertexId, outcome: &Outcome, seals: &mut JoinSet<Result<(), SolveError>>) {
+        let Some(options) = self.request.seal.filter(|_| self.needs[id.index()].exported) else { return };
+        for layer in outcome.outputs.iter().filter_map(|chain| chain.last()) {
+            if self.layers.pulled(layer).is_some() {
+                continue;
+            }
+            let (layers, layer) = (Arc::clone(&self.layers), layer.clone());
+            seals.spawn(async move { layers.sealed(&layer, options).await.map(drop) });
+        }
+    }
+
+    fn save_stat_caches(&self) {
+        for outside in self.outside.values() {
+            let mut cache = outside.digests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            // A cache that cannot be kept costs time, not correctness.
+            drop(cache.save());
+        }
+    }
+}
+
+/// The source operation of a vertex.
+pub fn source(op: &Op) -> Option<&SourceOp> {
+    match op {
+        Op::Source(source) => Some(source),
+        Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => None,
+    }
+}

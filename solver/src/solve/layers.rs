@@ -1,0 +1,409 @@
+//! The layers that one build knows: where each comes from, and each made at most once.
+//!
+//! A layer is *pulled* (its blob is in a registry), *planned* (a copy that was worked out and not
+//! written), or *kept* (in the store from an earlier step or build). Whatever it is, it can be
+//! asked for its listing, for its files on disk and for its blob; who asks first does the work,
+//! the others wait for it.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rbuild_store::digest::{BlobId, DiffId, Digest};
+use rbuild_store::durable::{self, Durability};
+use rbuild_store::local::Store;
+use rbuild_store::records::{DiffRow, SealedRow};
+use tokio::sync::OnceCell;
+
+use super::engine::Engine;
+use super::error::{SolveError, SolveErrorKind};
+use super::events::EventSink;
+use crate::event::EventKind;
+use crate::session::{ImageLayer, Session};
+use crate::tree::listing::Listing;
+use crate::worker::proto::{Answer, Chain, Compression, Content, LayerId, Request, Root, Sealed};
+
+/// A layer that was worked out and not written.
+#[derive(Clone, Debug)]
+pub struct Planned {
+    /// Its entries.
+    pub listing: Arc<Listing>,
+    /// Where the files' contents are.
+    pub roots: Vec<PlannedRoot>,
+    /// Content of each regular file, in the listing's order.
+    pub contents: Arc<Vec<Content>>,
+}
+
+/// A directory that planned contents are read from.
+#[derive(Clone, Debug)]
+pub enum PlannedRoot {
+    /// A directory of the host.
+    Host(PathBuf),
+    /// A layer, which must be on disk.
+    Layer(LayerId),
+    /// A path below the store's root.
+    Store(PathBuf),
+}
+
+/// How a layer becomes a blob.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct SealOptions {
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Later times become this one, in seconds.
+    pub clamp_mtime: Option<i64>,
+}
+
+/// Where a pulled layer comes from.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// Identifier of the image's source operation.
+    pub identifier: String,
+    /// The vertex that the pull is shown under.
+    pub vertex: Digest,
+    /// The layer in its registry.
+    pub layer: ImageLayer,
+}
+
+#[derive(Debug, Default)]
+struct Layer {
+    pulled: Option<Pulled>,
+    planned: Option<Planned>,
+    listing: OnceCell<Arc<Listing>>,
+    blob: OnceCell<()>,
+    on_disk: OnceCell<()>,
+    sealed: Mutex<HashMap<SealOptions, Arc<OnceCell<Sealed>>>>,
+}
+
+/// The layers of one build.
+pub struct Layers {
+    store: Arc<Store>,
+    engine: Arc<dyn Engine>,
+    session: Arc<dyn Session>,
+    events: EventSink,
+    now: i64,
+    known: Mutex<HashMap<LayerId, Arc<Layer>>>,
+}
+
+impl std::fmt::Debug for Layers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Layers").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Layers {
+    /// None are known yet.
+    pub fn new(
+        store: Arc<Store>,
+        engine: Arc<dyn Engine>,
+        session: Arc<dyn Session>,
+        events: EventSink,
+        now: i64,
+    ) -> Self {
+        Self { store, engine, session, events, now, known: Mutex::default() }
+    }
+
+    /// A name that no layer has.
+    pub fn new_id() -> LayerId {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).expect("the kernel has random numbers");
+        LayerId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// A layer of an image: named after its diff id, so that images share it.
+    pub fn add_pulled(&self, identifier: &str, vertex: Digest, layer: ImageLayer) -> LayerId {
+        let id = LayerId(layer.diff_id.0.hex());
+        let mut known = lock(&self.known);
+        known.entry(id.clone()).or_insert_with(|| {
+            let pulled = Pulled { identifier: identifier.to_owned(), vertex, layer };
+            Arc::new(Layer { pulled: Some(pulled), ..Layer::default() })
+        });
+        id
+    }
+
+    /// A layer that was worked out.
+    pub fn add_planned(&self, id: &LayerId, planned: Planned) {
+        let layer = Layer {
+            listing: OnceCell::new_with(Some(Arc::clone(&planned.listing))),
+            planned: Some(planned),
+            ..Layer::default()
+        };
+        lock(&self.known).insert(id.clone(), Arc::new(layer));
+    }
+
+    fn layer(&self, id: &LayerId) -> Arc<Layer> {
+        Arc::clone(lock(&self.known).entry(id.clone()).or_default())
+    }
+
+    /// Where a pulled layer comes from.
+    pub fn pulled(&self, id: &LayerId) -> Option<Pulled> {
+        self.layer(id).pulled.clone()
+    }
+
+    /// Whether the layer can be had: it is in the store, or in a registry, or was worked out.
+    pub fn is_here(&self, id: &LayerId) -> bool {
+        let layer = self.layer(id);
+        layer.pulled.is_some()
+            || layer.planned.is_some()
+            || self.store.layout().layer_listing(&id.0).is_ok_and(|path| path.exists())
+    }
+
+    /// Whether the layer was worked out in this build and is not on disk.
+    pub fn is_planned(&self, id: &LayerId) -> bool {
+        let layer = self.layer(id);
+        layer.planned.is_some() && !layer.on_disk.initialized()
+    }
+
+    /// The listing of a layer.
+    ///
+    /// # Errors
+    ///
+    /// If a pulled layer cannot be had, or the disk refuses.
+    pub async fn listing(&self, id: &LayerId) -> Result<Arc<Listing>, SolveError> {
+        let layer = self.layer(id);
+        let listing = layer
+            .listing
+            .get_or_try_init(async || {
+                if let Some(listing) = self.read_listing(id).await? {
+                    return Ok(listing);
+                }
+                self.on_disk(id).await?;
+                self.read_listing(id).await?.ok_or_else(|| missing(id))
+            })
+            .await?;
+        Ok(Arc::clone(listing))
+    }
+
+    async fn read_listing(&self, id: &LayerId) -> Result<Option<Arc<Listing>>, SolveError> {
+        let path = self.store.layout().layer_listing(&id.0)?;
+        blocking(move || match std::fs::read(&path) {
+            Ok(bytes) => Listing::from_bytes(&bytes).map(|it| Some(Arc::new(it))).map_err(|error| {
+                SolveError::new(SolveErrorKind::Host, format!("{} is damaged: {error}", path.display()))
+            }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(SolveError::host(&format!("read {}", path.display()), &error)),
+        })
+        .await
+    }
+
+    /// The listings of a tree, lowest first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::listing`].
+    pub async fn listings(&self, chain: &Chain) -> Result<Vec<Arc<Listing>>, SolveError> {
+        let all = chain.iter().map(|id| self.listing(id));
+        futures_util::future::try_join_all(all).await
+    }
+
+    /// Brings the blob of a pulled layer into the store.
+    async fn blob(&self, id: &LayerId) -> Result<Option<ImageLayer>, SolveError> {
+        let layer = self.layer(id);
+        let Some(Pulled { identifier, vertex, layer: image_layer }) = &layer.pulled else { return Ok(None) };
+        layer
+            .blob
+            .get_or_try_init(async || {
+                if self.store.blobs().size(&image_layer.blob)?.is_some() {
+                    return Ok::<_, SolveError>(());
+                }
+                let vertex = *vertex;
+                let progress = |part: &str, current: u64, total: u64, done: bool| {
+                    self.events.send(vertex, EventKind::Status { id: part.to_owned(), current, total, done });
+                };
+                self.session.fetch_blob(identifier, image_layer, &progress).await?;
+                Ok(())
+            })
+            .await?;
+        Ok(Some(image_layer.clone()))
+    }
+
+    /// Puts the files of a layer on disk.
+    ///
+    /// # Errors
+    ///
+    /// If its content cannot be had, or the disk refuses.
+    pub async fn on_disk(&self, id: &LayerId) -> Result<(), SolveError> {
+        let layer = self.layer(id);
+        layer
+            .on_disk
+            .get_or_try_init(async || {
+                if let Some(planned) = &layer.planned {
+                    return self.materialise(id, planned).await;
+                }
+                if let Some(image_layer) = self.blob(id).await? {
+                    return self.unpack(id, image_layer.blob, image_layer.diff_id).await;
+                }
+                // A layer of an earlier build: under this id mapping, or from its blob.
+                match self.sealed_somehow(id)? {
+                    Some(row) => self.unpack(id, row.blob, row.diff_id).await,
+                    None => Ok(()),
+                }
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Puts all layers of a tree on disk, side by side.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::on_disk`].
+    pub async fn chain_on_disk(&self, chain: &Chain) -> Result<(), SolveError> {
+        futures_util::future::try_join_all(chain.iter().map(|id| self.on_disk(id))).await?;
+        Ok(())
+    }
+
+    fn sealed_somehow(&self, id: &LayerId) -> Result<Option<SealedRow>, SolveError> {
+        Ok(self.store.db()?.sealed_as_any(&id.0)?.into_iter().find(|row| {
+            self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())
+        }))
+    }
+
+    async fn unpack(&self, id: &LayerId, blob: BlobId, diff_id: DiffId) -> Result<(), SolveError> {
+        let Some((file, size)) = self.store.blobs().open_any(&blob)? else {
+            return Err(SolveError::new(SolveErrorKind::Host, format!("blob {blob} is not in the store")));
+        };
+        let pulled = self.layer(id).pulled.clone();
+        if let Some(Pulled { vertex, .. }) = pulled {
+            let part = format!("extracting {blob}");
+            let kind = EventKind::Status { id: part, current: 0, total: size, done: false };
+            self.events.send(vertex, kind);
+        }
+        let request = Request::Unpack { layer: id.clone(), stream: 0, diff_id };
+        let answer = self.engine.call(request, vec![file.into()]).await?;
+        if let Answer::Unpacked { size } = answer {
+            self.store.db()?.put_layer(&id.0, size, self.now)?;
+        }
+        if let Some(Pulled { vertex, layer, .. }) = pulled {
+            let part = format!("extracting {blob}");
+            let kind = EventKind::Status { id: part, current: size, total: size, done: true };
+            self.events.send(vertex, kind);
+            let row = DiffRow { diff_id, blob, size: layer.size, media_type: layer.media_type };
+            self.store.db()?.put_diff(&row)?;
+        }
+        Ok(())
+    }
+
+    async fn materialise(&self, id: &LayerId, planned: &Planned) -> Result<(), SolveError> {
+        self.keep_listing(id, planned).await?;
+        let (roots, fds) = self.open_roots(planned).await?;
+        let contents = planned.contents.as_ref().clone();
+        let request = Request::Materialise { layer: id.clone(), roots, contents };
+        self.engine.call(request, fds).await?;
+        Ok(())
+    }
+
+    /// Writes the listing of a planned layer into the store.
+    async fn keep_listing(&self, id: &LayerId, planned: &Planned) -> Result<(), SolveError> {
+        let path = self.store.layout().layer_listing(&id.0)?;
+        let (store, listing) = (Arc::clone(&self.store), Arc::clone(&planned.listing));
+        let size = blocking(move || {
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)
+                    .map_err(|error| SolveError::host(&format!("create {}", parent.display()), &error))?;
+            }
+            let temporary = store.temp().file()?;
+            durable::write(&temporary, &path, &listing.to_bytes(), Durability::Process)?;
+            Ok(listing.file_bytes())
+        })
+        .await?;
+        self.store.db()?.put_layer(&id.0, size, self.now)?;
+        Ok(())
+    }
+
+    /// The roots of planned contents as the worker knows them, layers on disk.
+    async fn open_roots(&self, planned: &Planned) -> Result<(Vec<Root>, Vec<OwnedFd>), SolveError> {
+        let mut roots = Vec::with_capacity(planned.roots.len());
+        let mut fds: Vec<OwnedFd> = Vec::new();
+        for root in &planned.roots {
+            roots.push(match root {
+                PlannedRoot::Host(path) => {
+                    let directory = File::open(path)
+                        .map_err(|error| SolveError::host(&format!("open {}", path.display()), &error))?;
+                    fds.push(directory.into());
+                    Root::Fd(fds.len() - 1)
+                }
+                PlannedRoot::Layer(id) => {
+                    Box::pin(self.on_disk(id)).await?;
+                    Root::Layer(id.clone())
+                }
+                PlannedRoot::Store(path) => Root::Store(path.clone()),
+            });
+        }
+        Ok((roots, fds))
+    }
+
+    /// The blob of a layer, written if it is not there. A pulled layer's blob is its own.
+    ///
+    /// # Errors
+    ///
+    /// If its content cannot be had, or the disk refuses.
+    pub async fn sealed(&self, id: &LayerId, options: SealOptions) -> Result<Sealed, SolveError> {
+        let layer = self.layer(id);
+        let cell = Arc::clone(lock(&layer.sealed).entry(options).or_default());
+        let sealed = cell
+            .get_or_try_init(async || {
+                if let Some(row) = self.store.db()?.sealed(&id.0, options.compression.into(), options.clamp_mtime)?
+                    && self.store.blobs().size(&row.blob)?.is_some()
+                {
+                    let SealedRow { diff_id, blob, size, .. } = row;
+                    return Ok(Sealed { diff_id, blob, size, compression: options.compression });
+                }
+                self.seal(id, &layer, options).await
+            })
+            .await?;
+        Ok(*sealed)
+    }
+
+    async fn seal(&self, id: &LayerId, layer: &Layer, options: SealOptions) -> Result<Sealed, SolveError> {
+        let (roots, contents, fds) = match &layer.planned {
+            Some(planned) if !layer.on_disk.initialized() => {
+                self.keep_listing(id, planned).await?;
+                let (roots, fds) = self.open_roots(planned).await?;
+                (roots, planned.contents.as_ref().clone(), fds)
+            }
+            Some(_) | None => {
+                self.on_disk(id).await?;
+                (Vec::new(), Vec::new(), Vec::new())
+            }
+        };
+        let SealOptions { compression, clamp_mtime } = options;
+        let request = Request::Seal { layer: id.clone(), roots, contents, compression, clamp_mtime };
+        let Answer::Sealed(sealed) = self.engine.call(request, fds).await? else {
+            return Err(SolveError::new(SolveErrorKind::Bug, "sealing a layer was answered by something else"));
+        };
+        self.store.db()?.put_sealed(&SealedRow {
+            layer: id.0.clone(),
+            compression: compression.into(),
+            clamp_mtime,
+            diff_id: sealed.diff_id,
+            blob: sealed.blob,
+            size: sealed.size,
+        })?;
+        Ok(sealed)
+    }
+}
+
+fn missing(id: &LayerId) -> SolveError {
+    SolveError::new(SolveErrorKind::Host, format!("layer {} is not in the store", id.0))
+}
+
+/// Runs `work` where it may block.
+///
+/// # Errors
+///
+/// Those of `work`.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SolveError> + Send + 'static,
+) -> Result<T, SolveError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(SolveError::new(SolveErrorKind::Bug, format!("a worker thread failed: {error}"))),
+    }
+}

@@ -1,0 +1,76 @@
+//! Images: layers by name, pulled only when somebody reads their files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::StepInputs;
+use crate::event::EventKind;
+use crate::llb::op::Op;
+use crate::llb::{Graph, VertexId};
+use crate::solve::drive::{Build, Outcome, source};
+use crate::solve::{Layers, SolveError, Solver};
+use crate::worker::proto::Chain;
+
+/// Whether the operation is an image.
+pub fn is_image(op: &Op) -> bool {
+    source(op).is_some_and(|it| {
+        matches!(it.identifier.split_once("://"), Some(("docker-image" | "oci-layout", _)))
+    })
+}
+
+/// The layers of all images that `needed` vertices name. Nothing is downloaded but manifests.
+///
+/// # Errors
+///
+/// If one cannot be found; the error names the vertex.
+pub async fn chains(
+    solver: &Solver,
+    graph: &Graph,
+    needed: &[VertexId],
+    layers: &Layers,
+) -> Result<HashMap<VertexId, Chain>, SolveError> {
+    let images = needed.iter().copied().filter(|id| is_image(&graph[*id].op));
+    let found = images.map(async |id| {
+        let vertex = &graph[id];
+        let Some(op) = source(&vertex.op) else { return Ok((id, Chain::new())) };
+        let found = solver.session.image_layers(&op.identifier, op.platform.as_ref()).await;
+        let chain = found
+            .map_err(|error| SolveError::from(error).at(id))?
+            .into_iter()
+            .map(|layer| layers.add_pulled(&op.identifier, vertex.digest, layer))
+            .collect();
+        Ok::<_, SolveError>((id, chain))
+    });
+    Ok(futures_util::future::try_join_all(found).await?.into_iter().collect())
+}
+
+/// Brings an image's layers into the store as far as they are needed.
+///
+/// # Errors
+///
+/// If a layer cannot be downloaded or unpacked.
+pub async fn pull(build: &Arc<Build>, id: VertexId, _: StepInputs) -> Result<Outcome, SolveError> {
+    let vertex = &build.request.graph[id];
+    let Some(chain) = build.images.get(&id) else {
+        return Err(SolveError::user(format!("{} was not resolved", vertex.meta.name)));
+    };
+    let need = build.needs[id.index()];
+    let events = &build.solver.events;
+    events.send(vertex.digest, EventKind::Started);
+    let pulled = async {
+        if need.files {
+            build.layers.chain_on_disk(chain).await?;
+        } else {
+            build.layers.listings(chain).await?;
+        }
+        Ok::<_, SolveError>(())
+    };
+    let result = tokio::select! {
+        result = pulled => result,
+        () = build.solver.cancel.cancelled() => Err(SolveError::cancelled()),
+    };
+    let error = result.as_ref().err().map(ToString::to_string);
+    events.send(vertex.digest, EventKind::Completed { error });
+    result?;
+    Ok(Outcome { outputs: vec![chain.clone()], key: build.definition_key(id), planned_only: false })
+}
