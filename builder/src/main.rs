@@ -1,2 +1,55 @@
-//! The binary.
-fn main() {}
+//! The binary: builds container images from Dockerfiles, without root, daemon or privileges.
+//!
+//! Hidden commands come first: the worker and the init of a step are this same program, started
+//! again, and must do nothing else before.
+
+mod cli;
+mod cmd;
+mod context;
+mod env;
+mod output;
+mod progress;
+mod report;
+mod session;
+mod signal;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::cli::raw::Cli;
+use crate::env::Env;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    if let Some(code) = rbuild_solver::worker::dispatch_hidden(std::env::args_os()) {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers; anything else is a wrong flag.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let env = match Env::read() {
+        Ok(env) => env,
+        Err(error) => {
+            return fail(&report::Failure::host("find the current directory", &error));
+        }
+    };
+    match cmd::run(&cli, &env) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => fail(&failure),
+    }
+}
+
+fn fail(failure: &report::Failure) -> ExitCode {
+    // There is nobody left to tell if standard error is closed.
+    drop(std::io::stderr().lock().write_all(failure.render().as_bytes()));
+    ExitCode::from(failure.kind.exit_code())
+}

@@ -11,6 +11,8 @@ use rbuild_solver::event::Event;
 
 use crate::cli::raw::Progress;
 
+pub use plain::bytes;
+
 /// A renderer of the event log.
 pub trait Renderer {
     /// Shows one event.

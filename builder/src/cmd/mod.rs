@@ -1,0 +1,71 @@
+//! From the command to the function.
+
+mod build;
+mod call;
+mod debug;
+mod doctor;
+mod explain_rule;
+mod images;
+mod plan;
+mod prune;
+mod push;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::CommandFactory as _;
+use rbuild_store::local::Store;
+
+use crate::cli::raw::{Cli, Command};
+use crate::env::Env;
+use crate::report::{Failure, Kind};
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// What the user is told.
+pub fn run(cli: &Cli, env: &Env) -> Result<(), Failure> {
+    match &cli.command {
+        Command::Build(raw) => build::run(raw, &root(cli, env)?, env),
+        Command::Images(raw) => images::list(raw, &root(cli, env)?),
+        Command::Du(raw) => prune::du(raw, &root(cli, env)?),
+        Command::Prune(raw) => prune::prune(raw, &root(cli, env)?, env),
+        Command::Rmi(raw) => images::remove(raw, &root(cli, env)?),
+        Command::Push(raw) => push::run(raw, &root(cli, env)?, env),
+        Command::Doctor(raw) => doctor::run(raw, &root(cli, env)?),
+        Command::Debug(raw) => debug::run(raw, &root(cli, env)?, env),
+        Command::ExplainRule(raw) => explain_rule::run(raw),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "rbuild", &mut text);
+            print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+/// The store's root.
+fn root(cli: &Cli, env: &Env) -> Result<PathBuf, Failure> {
+    if let Some(root) = &cli.root {
+        return Ok(env.cwd.join(root));
+    }
+    env.default_root().map(|root| env.cwd.join(root)).ok_or_else(|| {
+        Failure::new(Kind::Host, "there is no place for the store: HOME is not set")
+            .hint("name a directory with --root or RBUILD_ROOT")
+    })
+}
+
+/// Opens the store.
+fn open_store(root: &std::path::Path) -> Result<Arc<Store>, Failure> {
+    Store::open(root).map(Arc::new).map_err(Failure::from)
+}
+
+/// Writes data to standard output. A closed reader is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::host("write to standard output", &error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
