@@ -57,7 +57,9 @@ pub fn content_inputs(vertex: &Vertex) -> Vec<ContentInput<'_>> {
             .mounts
             .iter()
             .filter(|mount| mount.readonly && mount.kind == MountKind::Bind && mount.dest != "/")
-            .filter_map(|mount| Some(ContentInput::Bind { input: mount.input?, selector: &mount.selector }))
+            .filter_map(|mount| {
+                Some(ContentInput::Bind { input: mount.input?, selector: &mount.selector })
+            })
             .collect(),
         Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => Vec::new(),
     };
@@ -82,7 +84,9 @@ fn whole_inputs(vertex: &Vertex) -> Vec<usize> {
             .filter(|mount| !mount.readonly || mount.kind != MountKind::Bind || mount.dest == "/")
             .filter_map(|mount| mount.input)
             .collect(),
-        Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => (0..vertex.inputs.len()).collect(),
+        Op::Source(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => {
+            (0..vertex.inputs.len()).collect()
+        }
     }
 }
 
@@ -111,7 +115,9 @@ fn source(parts: &mut KeyParts, op: &SourceOp) {
     parts.add_value("kind", &"source");
     // An image is its digest: by which name it was found does not matter.
     let identity = match identifier.split_once("://") {
-        Some(("docker-image" | "oci-layout", rest)) => rest.rsplit_once('@').map_or(rest, |(_, digest)| digest),
+        Some(("docker-image" | "oci-layout", rest)) => {
+            rest.rsplit_once('@').map_or(rest, |(_, digest)| digest)
+        }
         Some(_) | None => identifier,
     };
     parts.add_value("source", &identity);
@@ -164,8 +170,13 @@ fn exec(parts: &mut KeyParts, op: &ExecOp) {
         let Mount { input, selector: _, dest, output, readonly, kind } = mount;
         // A selector is part of the content; a cache's name and sharing do not decide the result.
         let kind = match kind {
-            MountKind::Cache { id: _, sharing: _, mode: _, uid: _, gid: _ } => serde_json::json!("cache"),
-            MountKind::Bind | MountKind::Tmpfs { .. } | MountKind::Secret { .. } | MountKind::Ssh { .. } => {
+            MountKind::Cache { id: _, sharing: _, mode: _, uid: _, gid: _ } => {
+                serde_json::json!("cache")
+            }
+            MountKind::Bind
+            | MountKind::Tmpfs { .. }
+            | MountKind::Secret { .. }
+            | MountKind::Ssh { .. } => {
                 serde_json::to_value(kind).expect("a mount has only string keys")
             }
         };

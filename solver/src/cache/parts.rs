@@ -60,8 +60,12 @@ impl KeyParts {
 
     /// Names of the parts that are new, gone or different, sorted.
     pub fn changed_since(&self, before: &Self) -> Vec<String> {
-        let mut changed: Vec<String> =
-            self.0.iter().filter(|(name, digest)| before.0.get(*name) != Some(digest)).map(|(name, _)| name.clone()).collect();
+        let mut changed: Vec<String> = self
+            .0
+            .iter()
+            .filter(|(name, digest)| before.0.get(*name) != Some(digest))
+            .map(|(name, _)| name.clone())
+            .collect();
         changed.extend(before.0.keys().filter(|name| !self.0.contains_key(*name)).cloned());
         changed.sort_unstable();
         changed

@@ -46,10 +46,12 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_a_miss() {
-        let record = Record::new(CacheKey(Digest::of(b"x")), vec![vec![LayerId("a".to_owned())]], false);
+        let record =
+            Record::new(CacheKey(Digest::of(b"x")), vec![vec![LayerId("a".to_owned())]], false);
         assert_eq!(Record::from_json(&record.to_json()), Some(record.clone()));
         assert_eq!(Record::from_json(b"{"), None);
-        let newer = String::from_utf8(record.to_json()).unwrap().replace("\"version\":1", "\"version\":2");
+        let newer =
+            String::from_utf8(record.to_json()).unwrap().replace("\"version\":1", "\"version\":2");
         assert_eq!(Record::from_json(newer.as_bytes()), None);
     }
 }

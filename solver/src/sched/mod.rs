@@ -58,7 +58,8 @@ impl Scheduler {
             it.state[id.index()] = State::Waiting { missing: 0 };
         }
         for &id in wanted {
-            let mut inputs: Vec<VertexId> = graph[id].inputs.iter().map(|edge| edge.vertex).collect();
+            let mut inputs: Vec<VertexId> =
+                graph[id].inputs.iter().map(|edge| edge.vertex).collect();
             inputs.sort_unstable();
             inputs.dedup();
             let mut missing = 0;
@@ -69,7 +70,9 @@ impl Scheduler {
                         missing += 1;
                         it.users[input.index()].push(id);
                     }
-                    State::Idle | State::Running | State::Failed => panic!("an input that nobody wants"),
+                    State::Idle | State::Running | State::Failed => {
+                        panic!("an input that nobody wants")
+                    }
                 }
             }
             it.settle(id, missing);
@@ -139,7 +142,11 @@ mod tests {
             } else {
                 row.iter().map(|it| Edge { vertex: ids[it % ids.len()], output: 0 }).collect()
             };
-            let source = SourceOp { identifier: format!("local://{number}"), attrs: BTreeMap::new(), platform: None };
+            let source = SourceOp {
+                identifier: format!("local://{number}"),
+                attrs: BTreeMap::new(),
+                platform: None,
+            };
             let source = graph.add_edge(Op::Source(source), &[], Meta::default());
             let inputs: Vec<Edge> = inputs.into_iter().chain([source]).collect();
             ids.push(graph.add(Op::Merge(MergeOp), &inputs, Meta::default()));
