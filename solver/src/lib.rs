@@ -7,5 +7,7 @@ pub mod sandbox;
 pub mod sched;
 pub mod session;
 pub mod snapshot;
+pub mod solve;
+pub mod step;
 pub mod tree;
 pub mod worker;

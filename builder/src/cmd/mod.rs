@@ -1,6 +1,6 @@
 //! From the command to the function.
 
-mod build;
+pub mod build;
 mod call;
 mod debug;
 mod doctor;

@@ -67,7 +67,7 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     }
     let layers = Arc::new(Layers::new(
         Arc::clone(&solver.store),
-        Arc::clone(&solver.engine),
+        solver.worker.clone(),
         Arc::clone(&solver.session),
         solver.events.clone(),
         request.now,

@@ -12,17 +12,18 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
+use rbuild_store::entry::Kind;
 use rbuild_store::durable::{self, Durability};
 use rbuild_store::local::Store;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
 
-use super::engine::Engine;
 use super::error::{SolveError, SolveErrorKind};
 use super::events::EventSink;
 use crate::event::EventKind;
 use crate::session::{ImageLayer, Session};
 use crate::tree::listing::Listing;
+use crate::worker::client::Worker;
 use crate::worker::proto::{Answer, Chain, Compression, Content, LayerId, Request, Root, Sealed};
 
 /// A layer that was worked out and not written.
@@ -80,7 +81,7 @@ struct Layer {
 /// The layers of one build.
 pub struct Layers {
     store: Arc<Store>,
-    engine: Arc<dyn Engine>,
+    worker: Worker,
     session: Arc<dyn Session>,
     events: EventSink,
     now: i64,
@@ -101,12 +102,12 @@ impl Layers {
     /// None are known yet.
     pub fn new(
         store: Arc<Store>,
-        engine: Arc<dyn Engine>,
+        worker: Worker,
         session: Arc<dyn Session>,
         events: EventSink,
         now: i64,
     ) -> Self {
-        Self { store, engine, session, events, now, known: Mutex::default() }
+        Self { store, worker, session, events, now, known: Mutex::default() }
     }
 
     /// A name that no layer has.
@@ -183,7 +184,7 @@ impl Layers {
     async fn read_listing(&self, id: &LayerId) -> Result<Option<Arc<Listing>>, SolveError> {
         let path = self.store.layout().layer_listing(&id.0)?;
         blocking(move || match std::fs::read(&path) {
-            Ok(bytes) => Listing::from_bytes(&bytes).map(|it| Some(Arc::new(it))).map_err(|error| {
+            Ok(bytes) => Listing::decode(&bytes).map(|it| Some(Arc::new(it))).map_err(|error| {
                 SolveError::new(SolveErrorKind::Host, format!("{} is damaged: {error}", path.display()))
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -276,7 +277,7 @@ impl Layers {
             self.events.send(vertex, kind);
         }
         let request = Request::Unpack { layer: id.clone(), stream: 0, diff_id };
-        let answer = self.engine.call(request, vec![file.into()]).await?;
+        let answer = self.worker.request(request, vec![file.into()]).await?;
         if let Answer::Unpacked { size } = answer {
             self.store.db()?.put_layer(&id.0, size, self.now)?;
         }
@@ -295,7 +296,7 @@ impl Layers {
         let (roots, fds) = self.open_roots(planned).await?;
         let contents = planned.contents.as_ref().clone();
         let request = Request::Materialise { layer: id.clone(), roots, contents };
-        self.engine.call(request, fds).await?;
+        self.worker.request(request, fds).await?;
         Ok(())
     }
 
@@ -309,8 +310,8 @@ impl Layers {
                     .map_err(|error| SolveError::host(&format!("create {}", parent.display()), &error))?;
             }
             let temporary = store.temp().file()?;
-            durable::write(&temporary, &path, &listing.to_bytes(), Durability::Process)?;
-            Ok(listing.file_bytes())
+            durable::write(&temporary, &path, &listing.encode(), Durability::Process)?;
+            Ok(file_bytes(&listing))
         })
         .await?;
         self.store.db()?.put_layer(&id.0, size, self.now)?;
@@ -375,7 +376,7 @@ impl Layers {
         };
         let SealOptions { compression, clamp_mtime } = options;
         let request = Request::Seal { layer: id.clone(), roots, contents, compression, clamp_mtime };
-        let Answer::Sealed(sealed) = self.engine.call(request, fds).await? else {
+        let Answer::Sealed(sealed) = self.worker.request(request, fds).await? else {
             return Err(SolveError::new(SolveErrorKind::Bug, "sealing a layer was answered by something else"));
         };
         self.store.db()?.put_sealed(&SealedRow {
@@ -388,6 +389,18 @@ impl Layers {
         })?;
         Ok(sealed)
     }
+}
+
+/// Bytes of the regular files of a listing.
+fn file_bytes(listing: &Listing) -> u64 {
+    listing
+        .entries()
+        .iter()
+        .map(|entry| match entry.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        })
+        .sum()
 }
 
 fn missing(id: &LayerId) -> SolveError {

@@ -8,15 +8,14 @@
 //!    copies from or mounts another stage. If that hits, it is done; otherwise it runs.
 
 mod cancel;
-mod drive;
-mod engine;
+pub(crate) mod drive;
 mod error;
 mod events;
 mod explain;
-mod keys;
+pub(crate) mod keys;
 mod layers;
 mod needs;
-mod outside;
+pub(crate) mod outside;
 
 use std::sync::Arc;
 
@@ -25,13 +24,13 @@ use rbuild_store::local::Store;
 
 pub use cancel::CancelToken;
 pub use drive::solve;
-pub use engine::Engine;
 pub use error::{SolveError, SolveErrorKind};
 pub use events::{EventSink, Task};
 pub use layers::{Layers, Planned, PlannedRoot, SealOptions, blocking};
 
 use crate::llb::{Edge, Graph};
 use crate::session::Session;
+use crate::worker::client::Worker;
 use crate::worker::proto::Chain;
 
 /// What a build works with.
@@ -42,7 +41,7 @@ pub struct Solver {
     /// Where outside things come from.
     pub session: Arc<dyn Session>,
     /// Who works on files.
-    pub engine: Arc<dyn Engine>,
+    pub worker: Worker,
     /// Where the event log goes.
     pub events: EventSink,
     /// Tells the build to stop.

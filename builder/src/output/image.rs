@@ -1,0 +1,251 @@
+//! From trees and configurations to an image: layers as blobs, configuration, manifest, index.
+
+use std::collections::BTreeMap;
+
+use rbuild_solver::solve::SealOptions;
+use rbuild_solver::worker::proto::LayerId;
+use rbuild_store::descriptor::Descriptor;
+use rbuild_store::digest::DiffId;
+use rbuild_store::image::config::{History, ImageConfig, RootFs};
+use rbuild_store::image::image::{Image, SealedImage};
+use rbuild_store::image::manifest::{Index, Written};
+use rbuild_store::media_type::Family;
+
+use super::annotations::{self, Annotation, Subject};
+use super::{Exporter, Product, Response, seal_options};
+use crate::cli::output::{ImageOptions, Output};
+use crate::report::{Failure, Kind};
+
+/// An image, complete but for its layers' way to where it goes.
+#[derive(Debug)]
+pub struct Assembled {
+    /// One for each platform.
+    pub images: Vec<SealedImage>,
+    /// Layers of all of them.
+    pub layers: Vec<AssembledLayer>,
+    /// What names stand for: the manifest, or the index of several.
+    pub top: Written,
+    /// Annotations of the entry in an OCI layout.
+    pub entry_annotations: BTreeMap<String, String>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug)]
+pub struct AssembledLayer {
+    /// Its name in the build.
+    pub id: LayerId,
+    /// What the manifest says about it.
+    pub descriptor: Descriptor,
+}
+
+impl Exporter {
+    /// Makes the image and keeps its documents in the store.
+    pub(super) async fn assemble(&self, options: &ImageOptions, products: &[Product], oci: bool) -> Result<Assembled, Failure> {
+        let family = if options.oci_mediatypes.unwrap_or(oci) { Family::Oci } else { Family::Docker };
+        let said = options.annotations.iter().chain(&self.annotations);
+        let said: Vec<Annotation> = said.map(|(key, value)| annotations::parse(key, value)).collect::<Result<_, _>>()?;
+        let (mut images, mut layers, mut entries) = (Vec::new(), Vec::new(), Vec::new());
+        for product in products {
+            let (image, own) = self.assemble_one(options, product, family).await?;
+            let sealed = image.seal(family, |manifest| {
+                manifest.annotations.extend(annotations::about(&said, Subject::Manifest, Some(&product.platform)));
+            });
+            sealed.put(self.store.blobs())?;
+            let mut entry = sealed.manifest.descriptor.clone();
+            entry.platform = Some(product.platform.clone());
+            entry.annotations.extend(annotations::about(&said, Subject::ManifestDescriptor, Some(&product.platform)));
+            entries.push(entry);
+            images.push(sealed);
+            layers.extend(own);
+        }
+        let single = images.len() == 1 && !self.multi_platform;
+        let top = match (single, images.as_slice()) {
+            (true, [only]) => only.manifest.clone(),
+            _ => {
+                let mut index = Index::new(family, entries);
+                index.annotations.extend(annotations::about(&said, Subject::Index, None));
+                let written = index.write();
+                self.store.blobs().put(&written.bytes)?;
+                written
+            }
+        };
+        let subject = if single { Subject::ManifestDescriptor } else { Subject::IndexDescriptor };
+        let entry_annotations = annotations::about(&said, subject, None).collect();
+        Ok(Assembled { images, layers, top, entry_annotations })
+    }
+
+    async fn assemble_one(
+        &self,
+        options: &ImageOptions,
+        product: &Product,
+        family: Family,
+    ) -> Result<(Image, Vec<AssembledLayer>), Failure> {
+        let seal = seal_options(options, product.epoch);
+        let mut layers = Vec::with_capacity(product.chain.len());
+        let mut diff_ids = Vec::with_capacity(product.chain.len());
+        for id in &product.chain {
+            let (diff_id, descriptor) = self.layer(id, seal, options.force_compression, family).await?;
+            diff_ids.push(diff_id);
+            layers.push(AssembledLayer { id: id.clone(), descriptor });
+        }
+        let mut config = product.config.clone();
+        let times = self.layer_times(product)?;
+        complete(&mut config, diff_ids, &times, product.epoch.unwrap_or(self.now));
+        let descriptors = layers.iter().map(|it| it.descriptor.clone()).collect();
+        let image = Image::new(config, descriptors)
+            .map_err(|error| Failure::new(Kind::Bug, crate::report::chain(&error)))?;
+        Ok((image, layers))
+    }
+
+    async fn layer(
+        &self,
+        id: &LayerId,
+        seal: SealOptions,
+        force: bool,
+        family: Family,
+    ) -> Result<(DiffId, Descriptor), Failure> {
+        if let Some(pulled) = self.layers.pulled(id).filter(|_| !force) {
+            let layer = pulled.layer;
+            let media_type = family.convert_layer(&layer.media_type).unwrap_or(&layer.media_type);
+            return Ok((layer.diff_id, Descriptor::new(media_type, layer.blob, layer.size)));
+        }
+        let sealed = self.layers.sealed(id, seal).await?;
+        let media_type = family.layer(sealed.compression);
+        Ok((sealed.diff_id, Descriptor::new(media_type, sealed.blob, sealed.size)))
+    }
+
+    /// When each layer was made, in seconds; none for a layer of a base image.
+    fn layer_times(&self, product: &Product) -> Result<Vec<Option<i64>>, Failure> {
+        let ids: Vec<&str> = product.chain.iter().map(|id| id.0.as_str()).collect();
+        let times = self.store.db()?.layer_times(&ids)?;
+        let own = product.chain.iter().zip(times);
+        Ok(own.map(|(id, time)| time.filter(|_| self.layers.pulled(id).is_none())).collect())
+    }
+
+    /// An image in the store, under its names, and in registries.
+    pub(super) async fn image(
+        &self,
+        output: &Output,
+        push: bool,
+        products: &[Product],
+        response: &mut Response,
+    ) -> Result<(), Failure> {
+        let names = self.names(&output.image)?;
+        if push && names.is_empty() {
+            return Err(Failure::usage("nothing to push to: the image has no name").hint("give one with -t"));
+        }
+        let task = self.events.task("exporting to image");
+        let work = async {
+            let image = self.assemble(&output.image, products, true).await?;
+            task.done_part("exporting layers");
+            task.done_part(&format!("exporting manifest {}", image.top.descriptor.digest));
+            if !push {
+                // An image of the store is whole: what only a registry has is fetched.
+                self.fetch_all(&image).await?;
+            }
+            let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            if !texts.is_empty() && !output.image.push_by_digest {
+                self.store.db()?.put_tags(&texts, &image.top.descriptor, self.now)?;
+                for name in texts {
+                    task.done_part(&format!("naming to {name}"));
+                }
+            }
+            if push {
+                self.push(&task, &image, &names, &output.image).await?;
+            }
+            Ok::<_, Failure>(image)
+        };
+        let image = work.await;
+        let image = task.end(image)?;
+        self.note(&image, &names, response);
+        Ok(())
+    }
+
+    /// Brings the blobs of base layers into the store.
+    pub(super) async fn fetch_all(&self, image: &Assembled) -> Result<(), Failure> {
+        let all = image.layers.iter().map(|layer| self.layers.fetched(&layer.id));
+        futures_util::future::try_join_all(all).await?;
+        Ok(())
+    }
+}
+
+/// Fills in what only the exporter knows: layers, and times where there is no epoch. A step's time
+/// is that of its layer, so that a build from the cache gives the same image again.
+fn complete(config: &mut ImageConfig, diff_ids: Vec<DiffId>, times: &[Option<i64>], now: i64) {
+    level(&mut config.history, diff_ids.len());
+    let mut layers = times.iter();
+    let mut latest: Option<String> = None;
+    for entry in &mut config.history {
+        let own = if entry.empty_layer { None } else { layers.next().copied().flatten() };
+        if entry.created.is_none() {
+            entry.created = own.map(rfc3339).or_else(|| latest.clone()).or_else(|| Some(rfc3339(now)));
+        }
+        latest.clone_from(&entry.created);
+    }
+    if config.created.is_none() {
+        config.created = latest.or_else(|| Some(rfc3339(now)));
+    }
+    config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+}
+
+/// Makes the history have as many entries with a layer as there are layers: what a base image's
+/// history lacks comes first, without a text.
+fn level(history: &mut Vec<History>, layers: usize) {
+    let described = history.iter().filter(|entry| !entry.empty_layer).count();
+    if described < layers {
+        let missing = std::iter::repeat_n(History::default(), layers - described);
+        history.splice(0..0, missing);
+    }
+    let mut surplus = described.saturating_sub(layers);
+    for entry in history.iter_mut().rev().filter(|entry| !entry.empty_layer) {
+        if surplus == 0 {
+            break;
+        }
+        entry.empty_layer = true;
+        surplus -= 1;
+    }
+}
+
+/// `2024-01-02T03:04:05Z`.
+pub fn rfc3339(seconds: i64) -> String {
+    jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn history(text: &str) -> Vec<History> {
+        text.chars().map(|it| History { empty_layer: it == 'e', ..History::default() }).collect()
+    }
+
+    fn shape(history: &[History]) -> String {
+        history.iter().map(|it| if it.empty_layer { 'e' } else { 'l' }).collect()
+    }
+
+    #[track_caller]
+    fn check(before: &str, layers: usize, after: &str) {
+        let mut it = history(before);
+        level(&mut it, layers);
+        assert_eq!(shape(&it), after);
+    }
+
+    #[test]
+    fn history_and_layers_agree() {
+        check("lel", 2, "lel");
+        check("el", 3, "llel");
+        check("lll", 2, "lle");
+        check("", 0, "");
+    }
+
+    #[test]
+    fn a_step_has_the_time_of_its_layer() {
+        let mut config = ImageConfig { history: history("lel"), ..ImageConfig::default() };
+        let diff_id = DiffId(rbuild_store::digest::Digest::of(b""));
+        complete(&mut config, vec![diff_id, diff_id], &[Some(1), Some(2)], 9);
+        let times: Vec<&str> = config.history.iter().filter_map(|it| it.created.as_deref()).collect();
+        assert_eq!(times, ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]);
+        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:02Z"));
+    }
+}

@@ -1,0 +1,142 @@
+//! The outside world of a build on the command line.
+
+pub mod git;
+pub mod http;
+pub mod images;
+pub mod remote;
+mod ssh;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rbuild_solver::session::{BoxFuture, Fetched, ImageLayer, Progress, Session, SessionError, SessionErrorKind};
+use rbuild_store::local::Store;
+use rbuild_store::platform::Platform;
+use rbuild_store::registry::{ErrorKind, RegistryError};
+
+use self::git::GitSource;
+use self::images::Images;
+use crate::cli::request::{SecretFrom, SshFrom};
+use crate::report::{Failure, Kind};
+
+/// The outside world of one build: directories, secrets, agents, images.
+#[derive(Debug)]
+pub struct LocalSession {
+    /// Where downloads are kept.
+    pub store: Arc<Store>,
+    /// Directories by name of the local source; none for a context without files.
+    pub directories: BTreeMap<String, Option<PathBuf>>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, SecretFrom>,
+    /// Environment variables that secrets may come from.
+    pub variables: BTreeMap<String, String>,
+    /// Agents by name.
+    pub agents: BTreeMap<String, SshFrom>,
+    /// Agents that were started for keys.
+    pub key_agents: ssh::KeyAgents,
+    /// Images and registries.
+    pub images: Arc<Images>,
+}
+
+pub use ssh::KeyAgents;
+
+impl Session for LocalSession {
+    fn local_dir(&self, name: &str) -> Result<Option<PathBuf>, SessionError> {
+        self.directories.get(name).cloned().ok_or_else(|| SessionError {
+            kind: SessionErrorKind::User,
+            text: format!("there is no build context named `{name}`"),
+            hint: None,
+        })
+    }
+
+    fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, SessionError> {
+        match self.secrets.get(id) {
+            None => Ok(None),
+            Some(SecretFrom::Env(name)) => Ok(self.variables.get(name).map(|it| it.clone().into_bytes())),
+            Some(SecretFrom::File(path)) => std::fs::read(path).map(Some).map_err(|error| SessionError {
+                kind: SessionErrorKind::Host,
+                text: format!("cannot read secret {id} from {}: {error}", path.display()),
+                hint: None,
+            }),
+        }
+    }
+
+    fn ssh_agent(&self, id: &str) -> Result<Option<PathBuf>, SessionError> {
+        match self.agents.get(id) {
+            None => Ok(None),
+            Some(SshFrom::Agent(path)) => Ok(Some(path.clone())),
+            Some(SshFrom::Keys(keys)) => self.key_agents.agent(id, keys).map(Some),
+        }
+    }
+
+    fn image_layers<'a>(
+        &'a self,
+        identifier: &'a str,
+        platform: Option<&'a Platform>,
+    ) -> BoxFuture<'a, Result<Vec<ImageLayer>, SessionError>> {
+        Box::pin(self.images.layers(identifier, platform))
+    }
+
+    fn fetch_blob<'a>(
+        &'a self,
+        identifier: &'a str,
+        layer: &'a ImageLayer,
+        progress: Progress<'a>,
+    ) -> BoxFuture<'a, Result<(), SessionError>> {
+        Box::pin(self.images.fetch_blob(identifier, layer, progress))
+    }
+
+    fn fetch_http<'a>(
+        &'a self,
+        identifier: &'a str,
+        attrs: &'a BTreeMap<String, String>,
+        progress: Progress<'a>,
+    ) -> BoxFuture<'a, Result<Fetched, SessionError>> {
+        Box::pin(async move {
+            let web = self.images.registry()?.web();
+            let fetched = http::fetch(&web, identifier, attrs, &self.store, progress).await?;
+            Ok(Fetched { dir: fetched.dir, identity: fetched.digest.to_string() })
+        })
+    }
+
+    fn fetch_git<'a>(
+        &'a self,
+        identifier: &'a str,
+        attrs: &'a BTreeMap<String, String>,
+        _: Progress<'a>,
+    ) -> BoxFuture<'a, Result<Fetched, SessionError>> {
+        Box::pin(async move {
+            let source = GitSource::parse(identifier, attrs);
+            let agent = self.ssh_agent("default")?;
+            let (dir, identity) = git::fetch(&source, self.store.root(), agent.as_deref()).await?;
+            Ok(Fetched { dir, identity })
+        })
+    }
+}
+
+/// A registry's failure as the session tells it.
+pub fn registry_error(error: &RegistryError) -> SessionError {
+    let kind = match error.kind() {
+        ErrorKind::Local | ErrorKind::Config => SessionErrorKind::Host,
+        _ => SessionErrorKind::Remote,
+    };
+    SessionError { kind, text: error.to_string(), hint: error.hint().map(str::to_owned) }
+}
+
+impl From<SessionError> for Failure {
+    fn from(error: SessionError) -> Self {
+        let kind = match error.kind {
+            SessionErrorKind::User => Kind::User,
+            SessionErrorKind::Host => Kind::Host,
+            SessionErrorKind::Remote => Kind::Remote,
+        };
+        Self { kind, text: error.text, excerpt: String::new(), hint: error.hint }
+    }
+}
+
+impl From<rbuild_store::error::StoreError> for Failure {
+    fn from(error: rbuild_store::error::StoreError) -> Self {
+        Self::new(Kind::Host, crate::report::chain(&error))
+    }
+}
