@@ -5,10 +5,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_store::compress;
+use rbuild_store::local::Store;
 
 use crate::cli::request::{Context, DockerfileFrom, Request};
 use crate::report::{Failure, Kind};
 use crate::session::git::{self, GitSource};
+use crate::session::images::Images;
 use crate::session::{http, remote};
 
 /// Largest Dockerfile, in bytes.
@@ -38,19 +40,20 @@ pub struct Prepared {
 ///
 /// `User` or `Usage` if they do not exist or are not what they should be; `Remote` if they cannot
 /// be fetched; `Host` if the disk fails.
-pub async fn prepare(request: &Request, cwd: &Path, store: &Path) -> Result<Prepared, Failure> {
+pub async fn prepare(request: &Request, cwd: &Path, store: &Store, images: &Images) -> Result<Prepared, Failure> {
     match &request.context {
         Context::Directory(directory) => local(directory, &request.file, cwd),
         Context::Stdin => {
             let bytes = read_stdin()?;
-            from_bytes(&bytes, &request.file, cwd, store)
+            from_bytes(&bytes, &request.file, cwd, store.root())
         }
         Context::Remote(url) => match remote::parse(url) {
-            remote::Remote::Git(identifier, attrs) => from_git(&identifier, &attrs, &request.file, cwd, store).await,
+            remote::Remote::Git(identifier, attrs) => from_git(&identifier, &attrs, &request.file, cwd, store.root()).await,
             remote::Remote::Http(url) => {
-                let fetched = http::download(&url, &BTreeMap::new(), store).await.map_err(Failure::from)?;
-                let bytes = read_limited(&fetched.file(store)?, MAX_STDIN)?;
-                from_bytes(&bytes, &request.file, cwd, store)
+                let web = images.registry()?.web();
+                let fetched = http::fetch(&web, &url, &BTreeMap::new(), store, &|_, _, _, _| {}).await?;
+                let bytes = read_limited(&store.root().join(fetched.dir).join(fetched.name), MAX_STDIN)?;
+                from_bytes(&bytes, &request.file, cwd, store.root())
             }
         },
     }
@@ -148,9 +151,15 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
+/// Whether bytes are a tar, compressed or not.
+fn is_archive(bytes: &[u8]) -> bool {
+    const MAGIC_OFFSET: usize = 257;
+    compress::Format::detect(bytes) != compress::Format::None || bytes.get(MAGIC_OFFSET..).is_some_and(|it| it.starts_with(b"ustar"))
+}
+
 /// An archive is unpacked and is the context; anything else is a Dockerfile without a context.
 fn from_bytes(bytes: &[u8], file: &DockerfileFrom, cwd: &Path, store: &Path) -> Result<Prepared, Failure> {
-    if !compress::looks_like_archive(bytes) {
+    if !is_archive(bytes) {
         if let DockerfileFrom::Path(path) = file {
             return Err(Failure::usage(format!("-f {path} cannot be used: the context is itself a Dockerfile")));
         }
@@ -166,7 +175,7 @@ fn from_bytes(bytes: &[u8], file: &DockerfileFrom, cwd: &Path, store: &Path) -> 
         .prefix("context-")
         .tempdir_in(store.join("tmp"))
         .map_err(|error| Failure::host("create a directory for the context", &error))?;
-    let reader = compress::decoder(bytes).map_err(|error| Failure::host("read the context archive", &error))?;
+    let (_, reader) = compress::decoder(bytes).map_err(|error| Failure::host("read the context archive", &error))?;
     let mut archive = tar::Archive::new(reader);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);

@@ -7,6 +7,7 @@ mod cli;
 mod cmd;
 mod context;
 mod env;
+mod gateway;
 mod output;
 mod progress;
 mod report;
@@ -25,7 +26,7 @@ use crate::env::Env;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if let Some(code) = rbuild_solver::worker::dispatch_hidden(std::env::args_os()) {
+    if let Some(code) = rbuild_solver::worker::dispatch_hidden(&std::env::args_os().collect::<Vec<_>>()) {
         return code;
     }
     let cli = match Cli::try_parse() {

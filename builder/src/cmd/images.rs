@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{open_store, print};
 use crate::cli::raw::{Format, Images, Rmi};
 use crate::progress::bytes;
+use crate::output::parse_name;
 use crate::report::{Failure, Kind};
 
 /// Largest manifest or configuration that is read, in bytes.
@@ -58,7 +59,7 @@ struct Shown {
 
 fn describe(store: &Store, tag: &Tag) -> Shown {
     let mut shown = Shown::default();
-    add(store, &BlobId(tag.target.digest), &mut shown, 0);
+    add(store, &tag.target.digest, &mut shown, 0);
     shown.platforms.sort_unstable();
     shown.platforms.dedup();
     shown
@@ -97,9 +98,7 @@ pub fn remove(raw: &Rmi, root: &Path) -> Result<(), Failure> {
     let store = open_store(root)?;
     let mut missing = Vec::new();
     for name in &raw.names {
-        let full = rbuild_store::reference::Reference::parse(name)
-            .map_err(|error| Failure::usage(format!("`{name}` is not an image name: {error}")))?
-            .to_string();
+        let full = parse_name("rmi", name)?.to_string();
         if !store.db()?.remove_tag(&full)? {
             missing.push(full);
         }

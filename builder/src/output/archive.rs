@@ -101,7 +101,8 @@ fn write_tar(
         Some(image) => write_docker(out, blobs, roots, std::slice::from_ref(image)),
         None => write_oci(out, blobs, roots),
     };
-    written.and_then(|out| out.flush().map_err(ImageError::write)).map_err(|error| failed(&error))
+    let out = written.map_err(|error| failed(&error))?;
+    out.flush().map_err(|error| Failure::host("write the archive", &error))
 }
 
 fn failed(error: &ImageError) -> Failure {

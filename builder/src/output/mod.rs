@@ -128,9 +128,9 @@ impl Exporter {
 ///
 /// If it is not a name, or has a digest.
 pub fn parse_name(flag: &str, name: &str) -> Result<Reference, Failure> {
-    let reference = Reference::parse(name)
-        .map_err(|error| Failure::usage(format!("{flag} `{name}`: invalid tag: {error}")))?
-        .or_latest();
+    let reference: Reference =
+        name.parse().map_err(|error| Failure::usage(format!("{flag} `{name}`: invalid tag: {error}")))?;
+    let reference = reference.or_latest();
     if reference.digest().is_some() {
         return Err(Failure::usage(format!("{flag} `{name}`: a name that is given cannot have a digest")));
     }

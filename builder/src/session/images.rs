@@ -133,9 +133,10 @@ impl Images {
     }
 
     async fn from_name(&self, name: &str, platform: &Platform) -> Result<Known, NotFound> {
-        let reference = Reference::parse(name)
-            .map_err(|error| user(format!("`{name}` is not an image name: {error}")))?
-            .or_latest();
+        let reference: Reference = name
+            .parse()
+            .map_err(|error| user(format!("`{name}` is not an image name: {error}")))?;
+        let reference = reference.or_latest();
         if !self.pull
             && let Some(tag) = self.store.db().map_err(host)?.tag(&reference.to_string()).map_err(host)?
             && let Some(known) = self.in_store(&reference, &tag.target, platform)
@@ -361,7 +362,7 @@ fn connect(env: &Env) -> Result<Registry, RegistryError> {
             all: variable("all_proxy"),
             no_proxy: variable("no_proxy"),
         },
-        retry: RetryPolicy::default(),
+        retry: RetryPolicy::NORMAL,
     };
     Ok(Registry::new(hosts, credentials, network))
 }

@@ -74,7 +74,7 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     ));
     let (images, outside) = tokio::try_join!(
         step::image::chains(solver, &graph, &needed, &layers),
-        outside::find_all(solver, &graph, &needed),
+        outside::find_all(solver, &graph, &needed, &layers),
     )?;
     let mut build = Build {
         solver: solver.clone(),

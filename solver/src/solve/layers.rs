@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
@@ -22,30 +22,19 @@ use super::error::{SolveError, SolveErrorKind};
 use super::events::EventSink;
 use crate::event::EventKind;
 use crate::session::{ImageLayer, Session};
+use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
-use crate::worker::proto::{Answer, Chain, Compression, Content, LayerId, Request, Root, Sealed};
+use crate::worker::proto::{Answer, Chain, Compression, LayerId, Request, Root, Sealed};
 
 /// A layer that was worked out and not written.
 #[derive(Clone, Debug)]
 pub struct Planned {
     /// Its entries.
     pub listing: Arc<Listing>,
-    /// Where the files' contents are.
-    pub roots: Vec<PlannedRoot>,
-    /// Content of each regular file, in the listing's order.
-    pub contents: Arc<Vec<Content>>,
-}
-
-/// A directory that planned contents are read from.
-#[derive(Clone, Debug)]
-pub enum PlannedRoot {
-    /// A directory of the host.
-    Host(PathBuf),
-    /// A layer, which must be on disk.
-    Layer(LayerId),
-    /// A path below the store's root.
-    Store(PathBuf),
+    /// Where the contents of its files are. Roots that are descriptors count the directories of
+    /// [`Layers::host_root`].
+    pub contents: Arc<Contents>,
 }
 
 /// How a layer becomes a blob.
@@ -86,6 +75,7 @@ pub struct Layers {
     events: EventSink,
     now: i64,
     known: Mutex<HashMap<LayerId, Arc<Layer>>>,
+    directories: Mutex<Vec<PathBuf>>,
 }
 
 impl std::fmt::Debug for Layers {
@@ -107,7 +97,7 @@ impl Layers {
         events: EventSink,
         now: i64,
     ) -> Self {
-        Self { store, worker, session, events, now, known: Mutex::default() }
+        Self { store, worker, session, events, now, known: Mutex::default(), directories: Mutex::default() }
     }
 
     /// A name that no layer has.
@@ -147,18 +137,32 @@ impl Layers {
         self.layer(id).pulled.clone()
     }
 
-    /// Whether the layer can be had: it is in the store, or in a registry, or was worked out.
+    /// Whether the layer can be had: it is on disk or a blob, or in a registry, or was worked out.
     pub fn is_here(&self, id: &LayerId) -> bool {
         let layer = self.layer(id);
-        layer.pulled.is_some()
-            || layer.planned.is_some()
-            || self.store.layout().layer_listing(&id.0).is_ok_and(|path| path.exists())
+        if layer.pulled.is_some() || layer.planned.is_some() {
+            return true;
+        }
+        let Ok(directory) = self.store.layout().layer(&id.0) else { return false };
+        let Ok(entries) = std::fs::read_dir(directory) else { return false };
+        let mut names = entries.filter_map(|it| Some(it.ok()?.file_name()));
+        names.any(|name| name.as_encoded_bytes().starts_with(b"fs-"))
+            || self.sealed_somehow(id).is_ok_and(|row| row.is_some())
     }
 
-    /// Whether the layer was worked out in this build and is not on disk.
-    pub fn is_planned(&self, id: &LayerId) -> bool {
+    /// What was worked out of a layer that is not on disk.
+    pub fn planned(&self, id: &LayerId) -> Option<Planned> {
         let layer = self.layer(id);
-        layer.planned.is_some() && !layer.on_disk.initialized()
+        layer.planned.clone().filter(|_| !layer.on_disk.initialized())
+    }
+
+    /// Brings the blob of a pulled layer into the store.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be had.
+    pub async fn fetched(&self, id: &LayerId) -> Result<(), SolveError> {
+        self.blob(id).await.map(drop)
     }
 
     /// The listing of a layer.
@@ -260,10 +264,9 @@ impl Layers {
         Ok(())
     }
 
-    fn sealed_somehow(&self, id: &LayerId) -> Result<Option<SealedRow>, SolveError> {
-        Ok(self.store.db()?.sealed_as_any(&id.0)?.into_iter().find(|row| {
-            self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())
-        }))
+    fn sealed_somehow(&self, id: &LayerId) -> Result<Option<DiffRow>, SolveError> {
+        let rows = self.store.db()?.sealed_unclamped(&id.0)?;
+        Ok(rows.into_iter().find(|row| self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())))
     }
 
     async fn unpack(&self, id: &LayerId, blob: BlobId, diff_id: DiffId) -> Result<(), SolveError> {
@@ -294,7 +297,7 @@ impl Layers {
     async fn materialise(&self, id: &LayerId, planned: &Planned) -> Result<(), SolveError> {
         self.keep_listing(id, planned).await?;
         let (roots, fds) = self.open_roots(planned).await?;
-        let contents = planned.contents.as_ref().clone();
+        let contents = planned.contents.files.clone();
         let request = Request::Materialise { layer: id.clone(), roots, contents };
         self.worker.request(request, fds).await?;
         Ok(())
@@ -309,7 +312,7 @@ impl Layers {
                 std::fs::create_dir_all(parent)
                     .map_err(|error| SolveError::host(&format!("create {}", parent.display()), &error))?;
             }
-            let temporary = store.temp().file()?;
+            let temporary = store.temp().path("listing")?;
             durable::write(&temporary, &path, &listing.encode(), Durability::Process)?;
             Ok(file_bytes(&listing))
         })
@@ -318,23 +321,43 @@ impl Layers {
         Ok(())
     }
 
+    /// The root of a directory outside of the store, for plans.
+    pub fn host_root(&self, path: &Path) -> Root {
+        let mut directories = lock(&self.directories);
+        let at = directories.iter().position(|it| it == path).unwrap_or_else(|| {
+            directories.push(path.to_owned());
+            directories.len() - 1
+        });
+        Root::Fd(at)
+    }
+
+    /// The directory that a root of a plan names; none for a layer.
+    pub fn directory(&self, root: &Root) -> Option<PathBuf> {
+        match root {
+            Root::Fd(at) => lock(&self.directories).get(*at).cloned(),
+            Root::Store(path) => Some(self.store.root().join(path)),
+            Root::Layer(_) => None,
+        }
+    }
+
     /// The roots of planned contents as the worker knows them, layers on disk.
     async fn open_roots(&self, planned: &Planned) -> Result<(Vec<Root>, Vec<OwnedFd>), SolveError> {
-        let mut roots = Vec::with_capacity(planned.roots.len());
+        let mut roots = Vec::with_capacity(planned.contents.roots.len());
         let mut fds: Vec<OwnedFd> = Vec::new();
-        for root in &planned.roots {
+        for root in &planned.contents.roots {
             roots.push(match root {
-                PlannedRoot::Host(path) => {
-                    let directory = File::open(path)
+                Root::Fd(_) => {
+                    let path = self.directory(root).unwrap_or_default();
+                    let directory = File::open(&path)
                         .map_err(|error| SolveError::host(&format!("open {}", path.display()), &error))?;
                     fds.push(directory.into());
                     Root::Fd(fds.len() - 1)
                 }
-                PlannedRoot::Layer(id) => {
+                Root::Layer(id) => {
                     Box::pin(self.on_disk(id)).await?;
                     Root::Layer(id.clone())
                 }
-                PlannedRoot::Store(path) => Root::Store(path.clone()),
+                Root::Store(path) => Root::Store(path.clone()),
             });
         }
         Ok((roots, fds))
@@ -367,7 +390,7 @@ impl Layers {
             Some(planned) if !layer.on_disk.initialized() => {
                 self.keep_listing(id, planned).await?;
                 let (roots, fds) = self.open_roots(planned).await?;
-                (roots, planned.contents.as_ref().clone(), fds)
+                (roots, planned.contents.files.clone(), fds)
             }
             Some(_) | None => {
                 self.on_disk(id).await?;

@@ -26,7 +26,7 @@ pub use cancel::CancelToken;
 pub use drive::solve;
 pub use error::{SolveError, SolveErrorKind};
 pub use events::{EventSink, Task};
-pub use layers::{Layers, Planned, PlannedRoot, SealOptions, blocking};
+pub use layers::{Layers, Planned, Pulled, SealOptions, blocking};
 
 use crate::llb::{Edge, Graph};
 use crate::session::Session;

@@ -5,23 +5,26 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::error::SolveError;
-use super::layers::{PlannedRoot, blocking};
+use super::layers::{Layers, blocking};
 use super::{EventSink, Solver};
 use crate::cache::json_list;
 use crate::event::EventKind;
 use crate::llb::op::{Op, SourceOp};
 use crate::llb::{Graph, VertexId};
-use crate::tree::context::{self, Filter};
+use crate::tree::context::{self, FileId, Filter};
 use crate::tree::listing::Listing;
 use crate::tree::stat_cache::StatCache;
+use crate::worker::proto::Root;
 
 /// A tree that is not in the store's layers.
 #[derive(Clone, Debug)]
 pub struct Outside {
     /// Its entries.
     pub listing: Arc<Listing>,
-    /// Where its files are.
-    pub root: PlannedRoot,
+    /// Versions of its files, one for each entry.
+    pub ids: Arc<Vec<FileId>>,
+    /// Where its files are, as plans name it.
+    pub root: Root,
     /// Where its files are, on this host.
     pub dir: PathBuf,
     /// Digests of its files.
@@ -46,8 +49,9 @@ pub async fn find_all(
     solver: &Solver,
     graph: &Graph,
     needed: &[VertexId],
+    layers: &Layers,
 ) -> Result<HashMap<VertexId, Outside>, SolveError> {
-    let caches = StatCaches { solver, open: Mutex::default() };
+    let caches = StatCaches { solver, layers, open: Mutex::default() };
     let sources = needed.iter().filter_map(|&id| match &graph[id].op {
         op @ Op::Source(source) if is_outside(op) => Some((id, source)),
         _ => None,
@@ -67,6 +71,7 @@ pub async fn find_all(
 /// Stat caches by directory, so that two sources of one directory share one.
 struct StatCaches<'a> {
     solver: &'a Solver,
+    layers: &'a Layers,
     open: Mutex<HashMap<PathBuf, Arc<Mutex<StatCache>>>>,
 }
 
@@ -97,12 +102,13 @@ async fn find(
             };
             match solver.session.local_dir(name)? {
                 Some(dir) => {
-                    let root = PlannedRoot::Host(dir.clone());
+                    let root = caches.layers.host_root(&dir);
                     walk(dir, root, filter, caches).await
                 }
                 None => Ok(Outside {
                     listing: Arc::new(Listing::default()),
-                    root: PlannedRoot::Store(PathBuf::from("tmp")),
+                    ids: Arc::default(),
+                    root: Root::Store(PathBuf::from("tmp")),
                     dir: solver.store.root().to_owned(),
                     digests: caches.of(solver.store.root()),
                 }),
@@ -111,12 +117,12 @@ async fn find(
         "http" | "https" => {
             let fetched = solver.session.fetch_http(&source.identifier, &source.attrs, &progress).await?;
             let dir = solver.store.root().join(&fetched.dir);
-            walk(dir, PlannedRoot::Store(fetched.dir), Filter::default(), caches).await
+            walk(dir, Root::Store(fetched.dir), Filter::default(), caches).await
         }
         "git" => {
             let fetched = solver.session.fetch_git(&source.identifier, &source.attrs, &progress).await?;
             let dir = solver.store.root().join(&fetched.dir);
-            walk(dir, PlannedRoot::Store(fetched.dir), Filter::default(), caches).await
+            walk(dir, Root::Store(fetched.dir), Filter::default(), caches).await
         }
         other => Err(SolveError::user(format!("sources of the kind `{other}` are not supported"))),
     }
@@ -134,15 +140,19 @@ fn progress(
 
 async fn walk(
     dir: PathBuf,
-    root: PlannedRoot,
+    root: Root,
     filter: Filter,
     caches: &StatCaches<'_>,
 ) -> Result<Outside, SolveError> {
     let digests = caches.of(&dir);
     let walked = dir.clone();
-    let listing = blocking(move || {
-        context::walk(&walked, &filter).map_err(|error| SolveError::host(&format!("read the context {}", walked.display()), &error))
+    let (listing, ids) = blocking(move || {
+        let found = context::walk(&walked, &filter)
+            .map_err(|error| SolveError::host(&format!("read the context {}", walked.display()), &error))?;
+        let listing = Listing::new(found.entries)
+            .map_err(|error| SolveError::host(&format!("list the context {}", walked.display()), &error))?;
+        Ok((listing, found.ids))
     })
     .await?;
-    Ok(Outside { listing: Arc::new(listing), root, dir, digests })
+    Ok(Outside { listing: Arc::new(listing), ids: Arc::new(ids), root, dir, digests })
 }

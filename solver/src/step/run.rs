@@ -14,8 +14,9 @@ use crate::event::{EventKind, Stream};
 use crate::llb::VertexId;
 use crate::llb::op::{CacheSharing, ExecOp};
 use crate::solve::drive::Build;
-use crate::solve::{EventSink, Layers, SolveError, SolveErrorKind, blocking};
-use crate::worker::proto::{Answer, Chain, ExitStatus, MountSource, Request};
+use crate::solve::{EventSink, Layers, SolveError, blocking};
+use crate::worker::client::Exited;
+use crate::worker::proto::{Chain, ExitStatus, MountSource};
 
 /// Bytes of output read at once.
 const OUTPUT_CHUNK: usize = 64 * 1024;
@@ -45,13 +46,10 @@ pub async fn exec(
         &mut Layers::new_id,
     )?;
     let locks = lock_caches(build, &mut planned).await?;
-    let answer = call(build, id, &mut planned).await?;
+    let ended = call(build, id, &mut planned).await?;
     drop(locks);
-    let Answer::Exited { status, usage: _, layers } = answer else {
-        return Err(SolveError::new(SolveErrorKind::Bug, "a process was answered by something else"));
-    };
-    check(build, op, status)?;
-    for committed in &layers {
+    check(build, op, ended.status)?;
+    for committed in &ended.layers {
         build.solver.store.db()?.put_layer(&committed.layer.0, committed.size, build.request.now)?;
     }
     Ok(StepResult { outputs: outputs(op, &chains, &planned), planned_only: false })
@@ -136,22 +134,28 @@ async fn lock_cache(build: &Arc<Build>, cache: &CacheMount) -> Result<(PathBuf, 
 }
 
 /// Sends the request and follows the output until both ends are closed.
-async fn call(build: &Arc<Build>, id: VertexId, planned: &mut PlannedExec) -> Result<Answer, SolveError> {
+async fn call(build: &Arc<Build>, id: VertexId, planned: &mut PlannedExec) -> Result<Exited, SolveError> {
     let (stdout, stdout_end) = pipe()?;
     let (stderr, stderr_end) = pipe()?;
     let mut fds = std::mem::take(&mut planned.fds);
     fds.extend([stdout_end, stderr_end]);
     let vertex = build.request.graph[id].digest;
     let events = &build.solver.events;
-    let request = Request::Exec(Box::new(planned.request.clone()));
-    let cancel = build.solver.cancel.clone();
-    let answer = build.solver.engine.call_until(request, fds, Box::pin(async move { cancel.cancelled().await }));
-    let (answer, (), ()) = tokio::join!(
-        answer,
+    let mut execution = build.solver.worker.exec(planned.request.clone(), fds).await?;
+    let ended = async {
+        tokio::select! {
+            ended = execution.wait() => return ended,
+            () = build.solver.cancel.cancelled() => {}
+        }
+        execution.cancel();
+        execution.wait().await
+    };
+    let (ended, (), ()) = tokio::join!(
+        ended,
         follow(stdout, vertex, Stream::Stdout, events),
         follow(stderr, vertex, Stream::Stderr, events),
     );
-    Ok(answer?)
+    Ok(ended?)
 }
 
 fn pipe() -> Result<(tokio::net::unix::pipe::Receiver, OwnedFd), SolveError> {

@@ -94,6 +94,40 @@ impl Db {
         })
     }
 
+    /// The blobs that a layer was written as with its own times, however compressed. Their media
+    /// types are left empty.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn sealed_unclamped(&self, layer: &str) -> Result<Vec<DiffRow>> {
+        self.read("read", |connection| {
+            connection
+                .prepare("SELECT diff_id, blob, size FROM sealed WHERE layer = ?1 AND how NOT LIKE '%@%'")?
+                .query_map([layer], |row| {
+                    Ok(DiffRow {
+                        diff_id: DiffId(digest(row, 0)?),
+                        blob: BlobId(digest(row, 1)?),
+                        size: bytes(row, 2)?,
+                        media_type: String::new(),
+                    })
+                })?
+                .collect()
+        })
+    }
+
+    /// When each of `ids` was made; none for a layer that is not known.
+    ///
+    /// # Errors
+    ///
+    /// The database cannot be read.
+    pub fn layer_times(&self, ids: &[&str]) -> Result<Vec<Option<i64>>> {
+        self.read("read", |connection| {
+            let mut layers = connection.prepare("SELECT created FROM layers WHERE id = ?1")?;
+            ids.iter().map(|id| layers.query_row([id], |row| row.get(0)).optional()).collect()
+        })
+    }
+
     /// Notes the blob that a layer was written as, and which tar it holds.
     ///
     /// # Errors

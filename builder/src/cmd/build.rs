@@ -1,0 +1,272 @@
+//! `rbuild build`: the straight line from the Dockerfile to the outputs.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use rbuild_solver::event::Event;
+use rbuild_solver::llb::Graph;
+use rbuild_solver::solve::{CancelToken, EventSink, ExecSettings, SolveError, SolveErrorKind, SolveRequest, Solved, Solver, solve};
+use rbuild_solver::worker::client::Worker;
+use rbuild_solver::worker::launch;
+use rbuild_store::digest::{Digest, Hasher};
+use rbuild_store::local::Store;
+
+use super::plan::{self, Opened, Planned};
+use super::{call, open_store};
+use crate::cli::output::Output;
+use crate::cli::raw::{Build, Progress, Snapshotter};
+use crate::cli::request::{Method, Request};
+use crate::env::Env;
+use crate::output::{Exporter, Product, Response, parse_name, seal_options};
+use crate::progress;
+use crate::report::{Failure, Kind, source_excerpt};
+use crate::session::{KeyAgents, LocalSession};
+use crate::signal;
+
+/// Threads of the runtime: everything that takes long happens on blocking threads.
+const RUNTIME_THREADS: usize = 2;
+
+/// Builds.
+///
+/// # Errors
+///
+/// What the user is told.
+pub fn run(raw: &Build, root: &Path, env: &Env) -> Result<(), Failure> {
+    let request = Request::new(raw, env)?;
+    let store = open_store(root)?;
+    with_progress(&request, env, |events| {
+        runtime()?.block_on(async {
+            let opened = plan::open(&request, env, &store, events).await?;
+            if request.call.method != Method::Build {
+                return call::run(&request, opened, events).await;
+            }
+            build(&request, env, &store, Arc::new(opened), events).await
+        })
+    })
+}
+
+/// The runtime of a command.
+///
+/// # Errors
+///
+/// If the kernel refuses threads.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(RUNTIME_THREADS)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::host("start threads", &error))
+}
+
+/// Runs `work` with a renderer for its events, and waits until all is shown.
+fn with_progress(
+    request: &Request,
+    env: &Env,
+    work: impl FnOnce(&EventSink) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let (sender, receiver) = mpsc::channel::<Event>();
+    let (mode, terminal) = (request.progress, env.stderr_is_terminal);
+    let mode = if request.call.method == Method::Build { mode } else { Progress::Quiet };
+    let renderer = std::thread::spawn(move || {
+        let mut out = std::io::BufWriter::new(std::io::stderr());
+        progress::show(mode, terminal, &receiver, &mut out);
+    });
+    let events = EventSink::new(sender);
+    let result = work(&events);
+    drop(events);
+    // The renderer ends with the last sender; if it panicked, the build is none the worse.
+    drop(renderer.join());
+    result
+}
+
+async fn build(
+    request: &Request,
+    env: &Env,
+    store: &Arc<Store>,
+    opened: Arc<Opened>,
+    events: &EventSink,
+) -> Result<(), Failure> {
+    let tags = request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
+    let cancel = CancelToken::default();
+    signal::watch(cancel.clone());
+    let planned = lower(&opened, events).await?;
+    warn(&planned, &opened, request)?;
+    let worker = worker(request, store);
+    let solver = Solver {
+        store: Arc::clone(store),
+        session: Arc::new(session(request, env, store, &opened)),
+        worker: worker.clone(),
+        events: events.clone(),
+        cancel,
+    };
+    let graph = Arc::new(planned.lowered.graph.clone());
+    let solved = run_graph(&solver, request, env, &graph, &planned).await?;
+    let products = products(&planned, &solved);
+    let exporter = Exporter {
+        store: Arc::clone(store),
+        layers: Arc::clone(&solved.layers),
+        worker,
+        images: Arc::clone(&opened.images),
+        events: events.clone(),
+        tags,
+        annotations: request.annotations.clone(),
+        multi_platform: plan::multi_platform(request),
+        now: env.now,
+    };
+    let written = tokio::select! {
+        written = exporter.write(&request.outputs, &products) => written,
+        () = solver.cancel.cancelled() => Err(interrupted()),
+    };
+    finish(request, env, &written?)
+}
+
+/// Makes the graph where it may block.
+async fn lower(opened: &Arc<Opened>, events: &EventSink) -> Result<Planned, Failure> {
+    let gateway = opened.gateway(tokio::runtime::Handle::current(), events.clone());
+    let opened = Arc::clone(opened);
+    let lowered = tokio::task::spawn_blocking(move || plan::lower(&opened, &gateway)).await;
+    lowered.unwrap_or_else(|error| Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}"))))
+}
+
+fn warn(planned: &Planned, opened: &Opened, request: &Request) -> Result<(), Failure> {
+    if planned.warnings.is_empty() || request.quiet {
+        return Ok(());
+    }
+    let mut text = String::new();
+    for warning in &planned.warnings {
+        text.push_str(&warning.render(&opened.source));
+        text.push('\n');
+    }
+    // Warnings that nobody reads do not stop a build.
+    drop(std::io::stderr().lock().write_all(text.as_bytes()));
+    Ok(())
+}
+
+fn worker(request: &Request, store: &Store) -> Worker {
+    let snapshotter = match request.snapshotter {
+        Snapshotter::Auto => launch::Snapshotter::Auto,
+        Snapshotter::Overlay => launch::Snapshotter::Overlay,
+        Snapshotter::Plain => launch::Snapshotter::Plain,
+    };
+    Worker::new(store.root(), snapshotter)
+}
+
+fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
+    LocalSession {
+        store: Arc::clone(store),
+        directories: opened.directories.clone(),
+        secrets: request.secrets.clone(),
+        variables: env.vars.clone(),
+        agents: request.ssh.clone(),
+        key_agents: KeyAgents::default(),
+        images: Arc::clone(&opened.images),
+    }
+}
+
+async fn run_graph(
+    solver: &Solver,
+    request: &Request,
+    env: &Env,
+    graph: &Arc<Graph>,
+    planned: &Planned,
+) -> Result<Solved, Failure> {
+    let epoch = planned.lowered.targets.first().and_then(|target| target.epoch);
+    let image = request.outputs.iter().find(|it| it.wants_layers());
+    let solve_request = SolveRequest {
+        graph: Arc::clone(graph),
+        targets: planned.lowered.targets.iter().filter_map(|target| target.edge).collect(),
+        seal: image.map(|output| seal_options(&output.image, epoch)),
+        files: request.outputs.iter().any(|it| !it.wants_layers()),
+        exec: ExecSettings { shm_size: request.shm_size },
+        scope: scope(request),
+        explain: request.explain,
+        now: env.now,
+    };
+    solve(solver, solve_request).await.map_err(|error| solve_failure(&error, graph))
+}
+
+/// What the steps of this Dockerfile are explained against.
+fn scope(request: &Request) -> Digest {
+    let mut hasher = Hasher::new();
+    hasher.field(format!("{:?}", request.context).as_bytes());
+    hasher.field(format!("{:?}", request.file).as_bytes());
+    hasher.field(format!("{:?}", request.target).as_bytes());
+    hasher.finish()
+}
+
+/// A failed build with the Dockerfile lines of the step at fault.
+pub fn solve_failure(error: &SolveError, graph: &Graph) -> Failure {
+    let kind = match error.kind {
+        SolveErrorKind::User => Kind::User,
+        SolveErrorKind::Host => Kind::Host,
+        SolveErrorKind::Remote => Kind::Remote,
+        SolveErrorKind::Bug => Kind::Bug,
+        SolveErrorKind::Cancelled => return interrupted(),
+    };
+    let mut failure = Failure::new(kind, format!("failed to solve: {}", error.text));
+    failure.hint.clone_from(&error.hint);
+    if let Some(id) = error.vertex {
+        let location = graph[id].meta.location.as_ref();
+        if let Some((location, file)) = location.and_then(|it| Some((it, graph.files.get(it.file)?))) {
+            failure.excerpt = source_excerpt(&file.name, &file.text, location.first, location.last);
+        }
+    }
+    failure
+}
+
+impl From<SolveError> for Failure {
+    fn from(error: SolveError) -> Self {
+        solve_failure(&error, &Graph::default())
+    }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(Kind::Interrupted, "the build was interrupted")
+}
+
+/// Trees and configurations of the targets. One without a tree is empty.
+fn products(planned: &Planned, solved: &Solved) -> Vec<Product> {
+    let mut trees = solved.trees.iter();
+    let targets = planned.lowered.targets.iter();
+    targets
+        .map(|target| Product {
+            platform: target.platform.clone(),
+            chain: target.edge.and_then(|_| trees.next()).cloned().unwrap_or_default(),
+            config: target.config.clone(),
+            epoch: target.epoch,
+            base: target.base.clone(),
+        })
+        .collect()
+}
+
+/// Tells what was made: files and standard output.
+fn finish(request: &Request, env: &Env, response: &Response) -> Result<(), Failure> {
+    let id = response.config.or(response.digest);
+    if let (Some(path), Some(id)) = (&request.iidfile, id) {
+        write_file(&env.cwd.join(path), id.to_string().as_bytes())?;
+    }
+    if let Some(path) = &request.metadata_file {
+        let text = serde_json::to_vec_pretty(&response.metadata).expect("metadata has only string keys");
+        write_file(&env.cwd.join(path), &text)?;
+    }
+    if request.quiet && !to_stdout(&request.outputs)
+        && let Some(id) = id
+    {
+        super::print(&format!("{id}\n"))?;
+    }
+    if request.outputs.is_empty() && !request.quiet {
+        let note = "No output was asked for with -t, -o or --push: the result is only in the build cache.\n";
+        drop(std::io::stderr().lock().write_all(note.as_bytes()));
+    }
+    Ok(())
+}
+
+fn to_stdout(outputs: &[Output]) -> bool {
+    outputs.iter().any(|it| it.dest == crate::cli::output::Dest::Stdout)
+}
+
+fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes).map_err(|error| Failure::host(&format!("write {}", path.display()), &error))
+}

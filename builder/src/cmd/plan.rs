@@ -1,0 +1,174 @@
+//! The first half of a build: from the command line to a graph.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rbuild_frontend::ast::Dockerfile;
+use rbuild_frontend::gateway::GatewayErrorKind;
+use rbuild_frontend::lint::Warning;
+use rbuild_frontend::lower::{LowerError, Lowered};
+use rbuild_frontend::options::{BuildOptions, MainContext, NamedContext};
+use rbuild_frontend::parse;
+use rbuild_frontend::text::SourceText;
+use rbuild_solver::solve::EventSink;
+use rbuild_store::local::Store;
+
+use crate::cli::request::Request;
+use crate::context::{self, Prepared};
+use crate::env::Env;
+use crate::gateway::LocalGateway;
+use crate::report::{Failure, Kind};
+use crate::session::images::{Images, host_platform};
+use crate::session::remote::{self, Remote};
+
+/// What a build starts from, before anything is lowered.
+#[derive(Debug)]
+pub struct Opened {
+    /// The Dockerfile's text.
+    pub source: SourceText,
+    /// Its tree.
+    pub dockerfile: Dockerfile,
+    /// What the lowering depends on.
+    pub options: BuildOptions,
+    /// Directories by name of the local source.
+    pub directories: BTreeMap<String, Option<PathBuf>>,
+    /// Images and registries.
+    pub images: Arc<Images>,
+    context: Prepared,
+}
+
+/// A build as a graph.
+#[derive(Debug)]
+pub struct Planned {
+    /// The graph and its targets.
+    pub lowered: Lowered,
+    /// What the linter says.
+    pub warnings: Vec<Warning>,
+}
+
+/// Finds context and Dockerfile, and parses it.
+///
+/// # Errors
+///
+/// What is wrong with them, with place.
+pub async fn open(request: &Request, env: &Env, store: &Arc<Store>, events: &EventSink) -> Result<Opened, Failure> {
+    let task = events.task("[internal] load build definition from Dockerfile");
+    let images = Arc::new(Images::new(Arc::clone(store), env.clone(), request.pull));
+    let prepared = task.end(context::prepare(request, &env.cwd, store, &images).await)?;
+    let source = SourceText::new(&prepared.name, &prepared.dockerfile)
+        .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
+    let dockerfile = parse::parse(&source).map_err(|wrong| diagnosed(&wrong.render(&source)))?;
+    let mut directories = BTreeMap::from([("context".to_owned(), prepared.directory.clone())]);
+    let options = options(request, env, &prepared, &mut directories)?;
+    Ok(Opened { source, dockerfile, options, directories, images, context: prepared })
+}
+
+/// A failure whose text is a rendered diagnostic.
+fn diagnosed(text: &str) -> Failure {
+    let text = text.trim_end();
+    Failure::new(Kind::User, text.strip_prefix("error: ").unwrap_or(text))
+}
+
+/// Directory of the Dockerfile for the frontend's question after `<Dockerfile>.dockerignore`.
+impl Opened {
+    /// The gateway that the frontend asks.
+    pub fn gateway(&self, runtime: tokio::runtime::Handle, events: EventSink) -> LocalGateway {
+        let ignore = self.context.own_ignore.clone();
+        LocalGateway {
+            images: Arc::clone(&self.images),
+            runtime,
+            events,
+            directories: self.directories.clone(),
+            own_ignore: ignore.map(|bytes| (format!("{}.dockerignore", self.context.name), bytes)),
+        }
+    }
+}
+
+/// Makes the graph. Called on a thread that may block.
+///
+/// # Errors
+///
+/// What is wrong with the Dockerfile or with what it names.
+pub fn lower(opened: &Opened, gateway: &LocalGateway) -> Result<Planned, Failure> {
+    let lowered = rbuild_frontend::lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway);
+    let lowered = lowered.map_err(|error| lower_failure(&error, &opened.source))?;
+    Ok(Planned { lowered, warnings: Vec::new() })
+}
+
+/// A lowering's failure, with the exit code of its cause.
+pub fn lower_failure(error: &LowerError, source: &SourceText) -> Failure {
+    let mut failure = diagnosed(&error.diagnostics.render(source));
+    failure.kind = match error.cause {
+        None => Kind::User,
+        Some(GatewayErrorKind::Host) => Kind::Host,
+        Some(GatewayErrorKind::NotFound | GatewayErrorKind::Remote) => Kind::Remote,
+    };
+    failure
+}
+
+fn options(
+    request: &Request,
+    env: &Env,
+    prepared: &Prepared,
+    directories: &mut BTreeMap<String, Option<PathBuf>>,
+) -> Result<BuildOptions, Failure> {
+    let mut options = BuildOptions::new(host_platform());
+    options.target.clone_from(&request.target);
+    options.build_args.clone_from(&request.build_args);
+    options.labels.clone_from(&request.labels);
+    options.platforms.clone_from(&request.platforms);
+    options.no_cache.clone_from(&request.no_cache);
+    options.context = if prepared.directory.is_some() { MainContext::Local } else { MainContext::Empty };
+    options.network = request.network;
+    options.add_hosts.clone_from(&request.add_hosts);
+    options.ulimits.clone_from(&request.ulimits);
+    options.source_date_epoch = request.source_date_epoch;
+    options.now = env.now;
+    options.allow.clone_from(&request.allow);
+    options.multi_platform = multi_platform(request);
+    options.dockerfile.clone_from(&prepared.name);
+    options.shm_size = request.shm_size;
+    for (name, value) in &request.build_contexts {
+        let context = named_context(name, value, &env.cwd, directories)?;
+        options.named_contexts.insert(name.clone(), context);
+    }
+    Ok(options)
+}
+
+/// Whether the result is an index even for one platform.
+pub fn multi_platform(request: &Request) -> bool {
+    let asked = request.build_args.get("BUILDKIT_MULTI_PLATFORM");
+    request.platforms.len() > 1 || asked.is_some_and(|it| matches!(it.as_str(), "1" | "true"))
+}
+
+fn named_context(
+    name: &str,
+    value: &str,
+    cwd: &Path,
+    directories: &mut BTreeMap<String, Option<PathBuf>>,
+) -> Result<NamedContext, Failure> {
+    if let Some(path) = value.strip_prefix("oci-layout://") {
+        let path = cwd.join(path);
+        return Ok(NamedContext::Image(format!("oci-layout://{}", path.display())));
+    }
+    if value.starts_with("docker-image://") {
+        return Ok(NamedContext::Image(value.to_owned()));
+    }
+    if value.starts_with("target:") {
+        return Err(Failure::usage(format!("--build-context {name}={value}: targets of bake files are not supported")));
+    }
+    if crate::cli::request::is_remote(value) {
+        return Ok(match remote::parse(value) {
+            Remote::Git(identifier, attrs) => NamedContext::Source { identifier, attrs },
+            Remote::Http(identifier) => NamedContext::Source { identifier, attrs: BTreeMap::new() },
+        });
+    }
+    let directory = cwd.join(value);
+    if !directory.is_dir() {
+        return Err(Failure::usage(format!("--build-context {name}={value}: {} is not a directory", directory.display())));
+    }
+    let source = format!("context:{name}");
+    directories.insert(source.clone(), Some(directory));
+    Ok(NamedContext::Local { source })
+}
