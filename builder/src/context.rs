@@ -154,7 +154,7 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 /// Whether bytes are a tar, compressed or not.
 fn is_archive(bytes: &[u8]) -> bool {
     const MAGIC_OFFSET: usize = 257;
-    compress::Format::detect(bytes) != compress::Format::None || bytes.get(MAGIC_OFFSET..).is_some_and(|it| it.starts_with(b"ustar"))
+    compress::Format::detect(bytes) != compress::Format::Plain || bytes.get(MAGIC_OFFSET..).is_some_and(|it| it.starts_with(b"ustar"))
 }
 
 /// An archive is unpacked and is the context; anything else is a Dockerfile without a context.

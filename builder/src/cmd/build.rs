@@ -92,7 +92,7 @@ async fn build(
     let cancel = CancelToken::default();
     signal::watch(cancel.clone());
     let planned = lower(&opened, events).await?;
-    warn(&planned, &opened, request)?;
+    warn(&planned, &opened, request);
     let worker = worker(request, store);
     let solver = Solver {
         store: Arc::clone(store),
@@ -130,18 +130,14 @@ async fn lower(opened: &Arc<Opened>, events: &EventSink) -> Result<Planned, Fail
     lowered.unwrap_or_else(|error| Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}"))))
 }
 
-fn warn(planned: &Planned, opened: &Opened, request: &Request) -> Result<(), Failure> {
-    if planned.warnings.is_empty() || request.quiet {
-        return Ok(());
-    }
+fn warn(planned: &Planned, opened: &Opened, request: &Request) {
     let mut text = String::new();
-    for warning in &planned.warnings {
+    for warning in planned.warnings.iter().filter(|_| !request.quiet) {
         text.push_str(&warning.render(&opened.source));
         text.push('\n');
     }
     // Warnings that nobody reads do not stop a build.
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
-    Ok(())
 }
 
 fn worker(request: &Request, store: &Store) -> Worker {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use rbuild_frontend::ast::Dockerfile;
 use rbuild_frontend::gateway::GatewayErrorKind;
-use rbuild_frontend::lint::Warning;
-use rbuild_frontend::lower::{LowerError, Lowered};
+use rbuild_frontend::lint::{self, Linter, Warning};
+use rbuild_frontend::lower::{self, LowerError, Lowered};
 use rbuild_frontend::options::{BuildOptions, MainContext, NamedContext};
 use rbuild_frontend::parse;
 use rbuild_frontend::text::SourceText;
@@ -91,9 +91,21 @@ impl Opened {
 ///
 /// What is wrong with the Dockerfile or with what it names.
 pub fn lower(opened: &Opened, gateway: &LocalGateway) -> Result<Planned, Failure> {
-    let lowered = rbuild_frontend::lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway);
-    let lowered = lowered.map_err(|error| lower_failure(&error, &opened.source))?;
-    Ok(Planned { lowered, warnings: Vec::new() })
+    let asked = opened.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let lint = lint::Options::of_build(&opened.dockerfile, asked)
+        .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
+    let mut linter = Linter::new(lint);
+    let lowered = lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway, &mut linter);
+    let warnings = linter.into_sorted();
+    match lowered {
+        Ok(lowered) => Ok(Planned { lowered, warnings }),
+        Err(error) => {
+            let mut failure = lower_failure(&error, &opened.source);
+            let shown: Vec<String> = warnings.iter().map(|it| it.render(&opened.source)).collect();
+            failure.excerpt = shown.join("\n");
+            Err(failure)
+        }
+    }
 }
 
 /// A lowering's failure, with the exit code of its cause.

@@ -7,7 +7,7 @@ use rbuild_solver::worker::proto::LayerId;
 use rbuild_store::descriptor::Descriptor;
 use rbuild_store::digest::DiffId;
 use rbuild_store::image::config::{History, ImageConfig, RootFs};
-use rbuild_store::image::image::{Image, SealedImage};
+use rbuild_store::image::{Image, SealedImage};
 use rbuild_store::image::manifest::{Index, Written};
 use rbuild_store::media_type::Family;
 

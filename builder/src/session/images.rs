@@ -1,7 +1,7 @@
 //! Images by name: from the store, from a registry, from an OCI layout.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_frontend::gateway::{GatewayError, GatewayErrorKind, ResolvedImage};
@@ -331,17 +331,11 @@ fn host(error: rbuild_store::error::StoreError) -> NotFound {
 /// Registries as this user's files and environment describe them.
 fn connect(env: &Env) -> Result<Registry, RegistryError> {
     let path = |name: &str| env.var(name).map(|it| env.cwd.join(it));
-    let below = |base: Option<PathBuf>, rest: &str| base.map(|it| it.join(rest));
-    let config = path("XDG_CONFIG_HOME").or_else(|| below(env.home(), ".config"));
-    let existing = |paths: [Option<PathBuf>; 2], system: &str| {
-        paths.into_iter().flatten().chain([Path::new(system).to_owned()]).collect::<Vec<_>>()
-    };
+    let config = path("XDG_CONFIG_HOME").or_else(|| env.home().map(|it| it.join(".config")));
     let hosts = Hosts::load(&ConfigPaths {
         buildkit: path("RBUILD_MIRRORS"),
         containers: path("CONTAINERS_REGISTRIES_CONF"),
-        buildkit_defaults: existing([below(config.clone(), "buildkit/buildkitd.toml"), None], "/etc/buildkit/buildkitd.toml"),
-        containers_defaults: existing([below(config.clone(), "containers/registries.conf"), None], "/etc/containers/registries.conf"),
-        certificate_dirs: existing([below(config, "docker/certs.d"), None], "/etc/docker/certs.d"),
+        ..ConfigPaths::standard(config.as_deref())
     })?;
     let credentials = Credentials::from_paths(
         CredentialEnvironment {
