@@ -140,7 +140,7 @@ impl LiveHost {
 }
 
 impl Host for LiveHost {
-    fn open(&self, root: &Root, path: &[u8]) -> io::Result<Box<dyn io::Read>> {
+    fn open(&self, root: &Root, path: &[u8]) -> io::Result<Box<dyn io::Read + Send>> {
         if let Root::Layer(layer) = root {
             let read = async {
                 self.layers.on_disk(layer).await.map_err(|error| error.text)?;

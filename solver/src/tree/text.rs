@@ -12,7 +12,8 @@ use rbuild_store::entry::{Entry, Kind, Timestamp};
 
 use super::listing::Listing;
 
-/// Reads a listing; lines may come in any order, a `;` is as good as a line.
+/// Reads a listing; lines may come in any order, a `;` is as good as a line, and a `⏎` is a line's
+/// end within a text.
 #[track_caller]
 pub(super) fn listing(text: &str) -> Listing {
     let lines = text.split(['\n', ';']).map(str::trim).filter(|line| !line.is_empty());
@@ -74,6 +75,7 @@ fn kind(word: &str) -> (&str, Kind) {
         return (path, Kind::Hardlink { target: target.into() });
     }
     if let Some((path, text)) = word.split_once('=') {
+        let text = text.replace('⏎', "\n");
         let digest = Some(Digest::of(text.as_bytes()));
         return (path, Kind::File { size: text.len() as u64, digest });
     }

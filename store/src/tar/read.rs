@@ -106,13 +106,33 @@ pub struct TarReader<R> {
     padding: u64,
     entries: u64,
     ended: bool,
+    names: Names,
+}
+
+/// What names mean.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Names {
+    /// A layer's: some are whiteouts, and the root is nothing to tell.
+    Layer,
+    /// Any archive's.
+    Plain,
 }
 
 impl<R: Read> TarReader<R> {
     /// Starts at the beginning of an uncompressed archive. `inner` should be buffered, or fast at
     /// small reads.
     pub const fn new(inner: R) -> Self {
-        Self { inner, segments: VecDeque::new(), padding: 0, entries: 0, ended: false }
+        Self::with(inner, Names::Layer)
+    }
+
+    /// As [`TarReader::new`] for an archive that is no layer: names of whiteouts mean nothing
+    /// special, and entries for the root come out, with an empty path.
+    pub const fn plain(inner: R) -> Self {
+        Self::with(inner, Names::Plain)
+    }
+
+    const fn with(inner: R, names: Names) -> Self {
+        Self { inner, segments: VecDeque::new(), padding: 0, entries: 0, ended: false, names }
     }
 
     /// The next item; what is left of the body before is skipped. None at the end of the archive:
@@ -265,7 +285,11 @@ impl<R: Read> TarReader<R> {
             return Err(Malformed::NoTarget.into());
         }
         let path = normalise(&name("path", path.to_owned())?);
-        let (path, kind) = match whiteout::meaning(&path) {
+        let meaning = match self.names {
+            Names::Layer => whiteout::meaning(&path),
+            Names::Plain => return Ok(Some(Item::Entry(metadata(header, records, path, kind)?))),
+        };
+        let (path, kind) = match meaning {
             Meaning::Plain if path.is_empty() => return Ok(None),
             Meaning::Plain => (path, kind),
             Meaning::Whiteout(path) => (path, Kind::Whiteout),

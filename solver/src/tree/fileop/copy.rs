@@ -21,6 +21,8 @@ use crate::tree::view::{Node, View};
 pub(super) struct Context<'a> {
     pub(super) roots: &'a mut Roots,
     pub(super) host: &'a dyn Host,
+    /// The tree that is built upon.
+    pub(super) base: Option<Source>,
 }
 
 /// Copies what the operation names from a source into the draft.
@@ -29,7 +31,7 @@ pub(super) fn copy(
     source: &Source,
     op: &FileCopy,
     owner: Option<(u32, u32)>,
-    context: Context<'_>,
+    mut context: Context<'_>,
 ) -> Result<(), FileOpError> {
     let src = pick::clean_operand(&op.src);
     let dest = pick::clean_operand(&op.dest);
@@ -63,15 +65,14 @@ pub(super) fn copy(
         contents: op.dir_copy_contents,
         replace: op.always_replace_existing_dest_paths,
     };
-    let Context { roots, host } = context;
     for src in sources {
         if op.attempt_unpack {
             let archive = unpack::Archive { source, src: &src, dest: &dest, owner, time };
-            if archive.unpack(draft, roots, host)? {
+            if archive.unpack(draft, &mut context)? {
                 continue;
             }
         }
-        copy_one(draft, source, &src, &dest, &settings, roots)?;
+        copy_one(draft, source, &src, &dest, &settings, context.roots)?;
     }
     Ok(())
 }

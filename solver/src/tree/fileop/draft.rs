@@ -189,18 +189,18 @@ impl Draft {
         self.dirs[place.dir].names.insert(name.to_vec(), Slot::Leaf(inode));
     }
 
-    /// The inode at a name, taken over from the view below if it is still there. None for a
-    /// directory or if nothing has the name. The content of a file from below is not known here
-    /// and has to be replaced.
-    pub(super) fn inode_mut(
+    /// The number of the inode at a name, taken over from the view below if it is still there. None
+    /// for a directory or if nothing has the name. The content of a file from below is not known
+    /// here: the caller gives it one.
+    pub(super) fn inode_number(
         &mut self,
         view: &View,
         place: &Place<'_>,
         name: &[u8],
-    ) -> Option<&mut Inode> {
-        let number = match self.dirs[place.dir].names.get(name).copied() {
-            Some(Slot::Leaf(inode)) => inode,
-            Some(Slot::Gone | Slot::Dir(_)) => return None,
+    ) -> Option<usize> {
+        match self.dirs[place.dir].names.get(name).copied() {
+            Some(Slot::Leaf(inode)) => Some(inode),
+            Some(Slot::Gone | Slot::Dir(_)) => None,
             None => {
                 let node = self.shown(view, place, name).filter(|node| !node.is_dir())?;
                 let mut entry = node.inode().clone();
@@ -208,10 +208,14 @@ impl Draft {
                 self.inodes.push(Inode { entry, content: None });
                 let number = self.inodes.len() - 1;
                 self.dirs[place.dir].names.insert(name.to_vec(), Slot::Leaf(number));
-                number
+                Some(number)
             }
-        };
-        self.inodes.get_mut(number)
+        }
+    }
+
+    /// An inode, to be changed.
+    pub(super) fn inode_at(&mut self, number: usize) -> &mut Inode {
+        &mut self.inodes[number]
     }
 
     /// Removes a name and all that is below it.

@@ -85,7 +85,8 @@ pub(super) fn mkfile(
             draft.make(&place, name, Inode { entry, content });
         }
         Some(Found::Other) => {
-            let inode = draft.inode_mut(&view, &place, name).expect("it was just found");
+            let inode = draft.inode_number(&view, &place, name).expect("it was just found");
+            let inode = draft.inode_at(inode);
             inode.entry.kind = kind;
             inode.entry.mtime = how.time.unwrap_or(now);
             // Writing takes capabilities off a file.

@@ -96,7 +96,7 @@ pub trait Host {
     /// # Errors
     ///
     /// If it is not there.
-    fn open(&self, root: &Root, path: &[u8]) -> io::Result<Box<dyn io::Read>>;
+    fn open(&self, root: &Root, path: &[u8]) -> io::Result<Box<dyn io::Read + Send>>;
 
     /// A new empty directory for the files of an archive, and the root under which a plan can name
     /// it. It is kept as long as the plan.
@@ -190,8 +190,9 @@ impl Run<'_> {
             FileActionKind::Copy(copy) => {
                 let owner = owner(&copy.owner)?;
                 let source = self.source(action.secondary)?;
-                let place = copy::Context { roots: &mut self.roots, host: self.host };
-                copy::copy(&mut state.draft, &source, copy, owner, place)?;
+                let base = state.base.map(|at| self.sources[at].clone());
+                let context = copy::Context { roots: &mut self.roots, host: self.host, base };
+                copy::copy(&mut state.draft, &source, copy, owner, context)?;
             }
         }
         Ok(state)
