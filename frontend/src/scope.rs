@@ -52,6 +52,11 @@ impl Env {
         self.list.iter().map(|(key, _)| key.as_str())
     }
 
+    /// How long all names and values are together.
+    pub(crate) fn n_bytes(&self) -> usize {
+        self.list.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     /// `NAME=value`, oldest value first.
     pub(crate) fn to_lines(&self) -> Vec<String> {
         self.list.iter().map(|(key, value)| format!("{key}={value}")).collect()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rbuild_solver::llb::{Graph, Location, Meta};
+use rbuild_store::image::config::History;
 use rbuild_store::platform::Platform;
 
 use crate::ast::{ArgInstruction, Header, Instruction};
@@ -20,6 +21,10 @@ use crate::scope::{self, Globals};
 use crate::stages::{Naming, StageId, Stages};
 use crate::suggest;
 use crate::text::{Span, Word};
+
+/// Most bytes that names, histories and environments of all stages may have together: variables
+/// that hold each other grow exponentially, and each step repeats them.
+pub(crate) const MAX_LOWERED_BYTES: usize = 256 << 20;
 
 /// Set of paths that are used of the main context.
 pub(crate) const MAIN_PATHS: usize = 0;
@@ -64,6 +69,8 @@ pub(crate) struct Build<'a> {
     main: Main,
     /// Patterns of the ignore file of the main context, once they were asked for.
     excludes: Option<Vec<String>>,
+    /// Bytes of names, histories and environments so far.
+    spent: usize,
     /// Takes warnings.
     pub(crate) linter: &'a mut Linter,
 }
@@ -114,6 +121,7 @@ impl<'a> Build<'a> {
             locals: Vec::new(),
             main: Main::Unknown,
             excludes: None,
+            spent: 0,
             linter,
         };
         build.make_states();
@@ -168,6 +176,7 @@ impl<'a> Build<'a> {
         let paths = self.states[target].paths;
         self.paths[paths].add("/");
         let mut state = self.states[target].clone();
+        state.image.history = self.history();
         state.image.config.labels.extend(self.options().labels.clone());
         if !self.is_implicit_target {
             self.claim_platform(&mut state);
@@ -192,6 +201,16 @@ impl<'a> Build<'a> {
             base: state.pinned,
             epoch: self.epoch,
         })
+    }
+
+    /// The history of the target: that of its bases, the first one first.
+    fn history(&self) -> Vec<History> {
+        let mut ids = vec![self.target];
+        while let Some(base) = ids.last().and_then(|&id| self.stages[id].base) {
+            ids.push(base);
+        }
+        let histories = ids.iter().rev().map(|id| &self.states[id.0].image.history);
+        histories.flatten().cloned().collect()
     }
 
     /// The image is for the platform that was asked for, whatever its base says.
@@ -261,9 +280,25 @@ impl<'a> Build<'a> {
         self.draft.add_local(number)
     }
 
+    /// Counts bytes that stay in memory.
+    pub(crate) fn spend(&mut self, n_bytes: usize) {
+        self.spent = self.spent.saturating_add(n_bytes);
+    }
+
+    /// Refuses to go on if too many bytes are in memory.
+    pub(crate) fn check_spent(&self, span: Span) -> Result<(), Diagnostic> {
+        if self.spent <= MAX_LOWERED_BYTES {
+            return Ok(());
+        }
+        let message =
+            format!("the instructions up to here expand to more than {MAX_LOWERED_BYTES} bytes");
+        Err(Diagnostic::new(span, message).with_help("look for variables that hold each other"))
+    }
+
     /// `[stage 2/4] text`; counts a step.
     pub(crate) fn next_step(&mut self, id: StageId, text: &str, is_trigger: bool) -> String {
         self.states[id.0].step += 1;
+        self.spend(text.len());
         self.step_name(id, text, is_trigger)
     }
 
@@ -337,6 +372,8 @@ impl<'a> Build<'a> {
             .expand(rules, text)
             .map_err(|error| Diagnostic::new(span, error.to_string()))?;
         self.warn_unset(id, header, &expansion.unmatched);
+        self.spend(expansion.text.len());
+        self.check_spent(span)?;
         Ok(expansion.text)
     }
 

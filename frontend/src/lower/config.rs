@@ -91,6 +91,7 @@ impl Build<'_> {
                 .expand(self.rules, &word.value)
                 .map_err(|error| Diagnostic::new(word.span, error.to_string()))?;
             let span = word.span;
+            self.spend(expansion.text.len());
             for word in &expansion.words {
                 let (ports, oddities) =
                     expose::parse(word).map_err(|error| Diagnostic::new(span, error))?;
@@ -100,6 +101,8 @@ impl Build<'_> {
                 if oddities.mapping {
                     self.linter.report(&it.header, Finding::expose_invalid_format(word));
                 }
+                self.spend(ports.iter().map(String::len).sum());
+                self.check_spent(span)?;
                 all.extend(ports);
             }
         }

@@ -14,10 +14,13 @@ impl Build<'_> {
     /// is refused.
     pub(crate) fn lower_stage(&mut self, id: StageId) -> Result<(), LowerError> {
         if let Some(base) = self.stages[id].base {
-            let base = self.states[base.0].clone();
-            self.state(id).inherit(&base);
+            let mut state = std::mem::take(&mut self.states[id.0]);
+            state.inherit(&self.states[base.0]);
+            self.states[id.0] = state;
         }
         let span = self.stages[id].span;
+        self.spend_environment(id);
+        self.check_spent(span)?;
         let state = self.state(id);
         state.progress = Progress::Done;
         let os = state.platform.os.clone();
@@ -43,6 +46,7 @@ impl Build<'_> {
     }
 
     fn lower_command(&mut self, id: StageId, command: &Command<'_>) -> Result<(), LowerError> {
+        self.check_spent(command.instruction.header().span)?;
         match &*command.instruction {
             Instruction::From(_) => {}
             Instruction::Arg(it) => self.lower_arg(id, it)?,
@@ -113,6 +117,13 @@ impl Build<'_> {
     /// Adds an entry to the history of a stage.
     pub(crate) fn commit(&mut self, id: StageId, created_by: String, has_layer: bool) {
         let epoch = self.epoch;
+        self.spend(created_by.len());
         self.state(id).commit(created_by, has_layer, epoch);
+    }
+
+    /// Counts a copy of the variables of a stage.
+    pub(crate) fn spend_environment(&mut self, id: StageId) {
+        let n_bytes = self.states[id.0].env.n_bytes();
+        self.spend(n_bytes);
     }
 }

@@ -103,6 +103,7 @@ impl Build<'_> {
         let name = self.next_step(id, &shown, command.is_trigger);
         let meta = self.meta(id, &run.header, name);
         let history = format!("RUN {} # buildkit", self.states[id.0].run_text(&args));
+        self.spend_environment(id);
         let exec_meta = self.exec_meta(id, args, &mounts.sockets);
         let secret_env = std::mem::take(&mut mounts.secret_env);
         let (inputs, mounts) = mounts.finish();

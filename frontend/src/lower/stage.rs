@@ -90,11 +90,12 @@ impl StageState {
         }
     }
 
-    /// Takes over what a stage inherits from its base stage. `ONBUILD` is not inherited.
+    /// Takes over what a stage inherits from its base stage. `ONBUILD` is not inherited; the history
+    /// is put together at the end.
     pub(crate) fn inherit(&mut self, base: &Self) {
         self.fs = base.fs;
         self.env = base.env.clone();
-        self.image = base.image.clone();
+        self.image = without_history(&base.image);
         self.image.config.on_build.clear();
         self.platform = base.platform.clone();
         self.build_args.extend(base.build_args.iter().cloned());
@@ -172,6 +173,23 @@ pub(crate) fn based_on(base: &ImageConfig) -> ImageConfig {
     image.config.extra.clear();
     image.config.stop_timeout = None;
     image
+}
+
+/// A copy, but of the history, which is long where many stages are from each other.
+fn without_history(image: &ImageConfig) -> ImageConfig {
+    ImageConfig {
+        created: image.created.clone(),
+        author: image.author.clone(),
+        architecture: image.architecture.clone(),
+        os: image.os.clone(),
+        variant: image.variant.clone(),
+        os_version: image.os_version.clone(),
+        os_features: image.os_features.clone(),
+        config: image.config.clone(),
+        rootfs: image.rootfs.clone(),
+        history: Vec::new(),
+        extra: image.extra.clone(),
+    }
 }
 
 /// Whether an image has no layer at all. Old images do not list layers, but tell of them in the

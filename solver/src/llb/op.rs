@@ -274,7 +274,7 @@ pub enum FileActionKind {
         data: Vec<u8>,
         /// Owner; none means root.
         owner: Option<Chown>,
-        /// Time; none means now.
+        /// Nanoseconds since the epoch; none means now.
         timestamp: Option<i64>,
     },
     /// Makes a directory.
@@ -287,7 +287,7 @@ pub enum FileActionKind {
         make_parents: bool,
         /// Owner; none means root.
         owner: Option<Chown>,
-        /// Time; none means now.
+        /// Nanoseconds since the epoch; none means now.
         timestamp: Option<i64>,
     },
     /// Removes a path.
@@ -307,7 +307,7 @@ pub enum FileActionKind {
         newpath: String,
         /// Owner; none means root.
         owner: Option<Chown>,
-        /// Time; none means now.
+        /// Nanoseconds since the epoch; none means now.
         timestamp: Option<i64>,
     },
 }

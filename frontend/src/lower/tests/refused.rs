@@ -304,3 +304,98 @@ fn runs() {
         "#]],
     );
 }
+
+#[test]
+fn too_much() {
+    let mut text = String::from("FROM scratch\nENV a=0123456789abcdef\n");
+    for _ in 0..40 {
+        text.push_str("ENV a=$a$a$a$a\n");
+    }
+    let result = case(Box::leak(text.into_boxed_str())).try_lower();
+    assert!(result.is_err_and(|error| error.contains("longer than")));
+    let ports = "EXPOSE 0-65535 0-65535 0-65535\n".repeat(300);
+    let text = format!("FROM scratch\n{ports}");
+    let result = case(Box::leak(text.into_boxed_str())).try_lower();
+    assert!(result.is_err_and(|error| error.contains("expand to more than")));
+}
+
+proptest::proptest! {
+    /// Whatever is written, there is an answer.
+    #[test]
+    fn never_panics(lines in proptest::collection::vec(line(), 0..12)) {
+        let text = lines.join("\n");
+        let _answer = case(Box::leak(text.into_boxed_str())).try_lower();
+    }
+}
+
+/// A line that may be an instruction.
+fn line() -> impl proptest::strategy::Strategy<Value = String> {
+    use proptest::prelude::*;
+
+    let keyword = prop::sample::select(
+        &[
+            "FROM",
+            "ARG",
+            "RUN",
+            "COPY",
+            "ADD",
+            "ENV",
+            "LABEL",
+            "EXPOSE",
+            "VOLUME",
+            "USER",
+            "WORKDIR",
+            "CMD",
+            "ENTRYPOINT",
+            "HEALTHCHECK",
+            "STOPSIGNAL",
+            "SHELL",
+            "ONBUILD COPY",
+            "MAINTAINER",
+        ][..],
+    );
+    let word = prop::sample::select(
+        &[
+            "busybox",
+            "scratch",
+            "onbuild",
+            "AS",
+            "a",
+            "b",
+            "0",
+            "1",
+            "x=1",
+            "$x",
+            "${x:-$y}",
+            "\"q",
+            "'",
+            "/",
+            ".",
+            "..",
+            "/./",
+            "--from=a",
+            "--from=1",
+            "--link",
+            "--parents",
+            "--chown=a:b",
+            "--chmod=u+x",
+            "--mount=type=cache,target=$x",
+            "--mount=from=b,target=/m",
+            "--network=none",
+            "80-90/udp",
+            "http://h/x",
+            "https://h/r.git#a:b",
+            "git@h:x?tag=",
+            "[\"a\"]",
+            "CMD",
+            "NONE",
+            "--platform=$x",
+            "--platform=linux/arm",
+            "\u{fe}é",
+            "*",
+            "!",
+        ][..],
+    );
+    (keyword, prop::collection::vec(word, 0..5))
+        .prop_map(|(keyword, words)| format!("{keyword} {}", words.join(" ")))
+}
