@@ -29,7 +29,7 @@ use crate::tree::listing::join;
 use crate::tree::view::{Node, View};
 
 /// Content of lower files: layer index and path.
-pub(crate) type OpenLower<'a> = &'a dyn Fn(usize, &[u8]) -> Result<File, Error>;
+pub(crate) type OpenLower<'a> = &'a (dyn Fn(usize, &[u8]) -> Result<File, Error> + Sync);
 
 /// What a step has changed.
 #[derive(Debug)]
@@ -56,7 +56,8 @@ pub(crate) fn difference(
 ) -> Result<Difference, Error> {
     let mut differ = Differ::new(lower, owners, own, open_lower, None);
     let root = lower.root();
-    differ.directory(&Place { dir: upper, path: b"", depth: 0 }, Some(&root), false)?;
+    let place = Place { dir: upper, path: b"", depth: 0 };
+    dir::on_deep_stack(|| differ.directory(&place, Some(&root), false))?;
     Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 
@@ -75,7 +76,8 @@ pub(crate) fn difference_of_tree(
 ) -> Result<Difference, Error> {
     let mut differ = Differ::new(lower, owners, own, open_lower, Some(stamps));
     let root = lower.root();
-    differ.directory(&Place { dir: tree, path: b"", depth: 0 }, Some(&root), true)?;
+    let place = Place { dir: tree, path: b"", depth: 0 };
+    dir::on_deep_stack(|| differ.directory(&place, Some(&root), true))?;
     Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 

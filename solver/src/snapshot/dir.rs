@@ -10,8 +10,30 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::error::Error;
+
 /// Deepest directory that is walked or written: one handle is held for each level.
 pub(crate) const MAX_DEPTH: usize = 400;
+
+/// Bytes of stack that one level of a walk takes at most.
+const LEVEL_BYTES: usize = 32 * 1024;
+
+/// Runs a walk that calls itself for each level on a stack that is large enough.
+///
+/// # Errors
+///
+/// If the host has no more threads.
+pub(crate) fn on_deep_stack<T: Send>(
+    walk: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .stack_size((MAX_DEPTH + 2) * LEVEL_BYTES)
+            .spawn_scoped(scope, walk)
+            .map_err(Error::io("start", "a thread"))?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
 
 /// How directories are opened.
 pub(crate) const DIR_FLAGS: OFlags =

@@ -38,6 +38,16 @@ pub(crate) struct Item<'a> {
     pub(crate) bytes: Option<Bytes<'a>>,
 }
 
+impl Item<'_> {
+    /// The same inode, instead of a copy of its content.
+    pub(crate) fn linked(mut self) -> Self {
+        if let Some(Bytes::File(dir, path)) = self.bytes {
+            self.bytes = Some(Bytes::Link(dir, path));
+        }
+        self
+    }
+}
+
 /// Fewer files than this are written by one thread.
 const FILES_PER_THREAD: usize = 128;
 

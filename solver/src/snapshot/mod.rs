@@ -43,6 +43,7 @@ mod export;
 mod files;
 mod grow;
 mod links;
+mod merged;
 mod overlay;
 pub mod owner;
 mod place;

@@ -15,7 +15,8 @@ use super::commit;
 use super::dir;
 use super::error::Error;
 use super::files::WorkDir;
-use super::grow::{self, Bytes, Item};
+use super::grow::{self, Item};
+use super::merged::merged_entry;
 use super::place::{Placer, times};
 use super::remove::remove_tree;
 use super::{Access, LayerStore, Prepared, Rootfs, Upper};
@@ -125,7 +126,8 @@ impl LayerStore {
         Ok(patches)
     }
 
-    /// One layer that is all of `chain`: its files are the layers' own, by hard link.
+    /// One layer that is all of `chain`: its files are the layers' own, by hard link. What has
+    /// been merged for a shorter chain is the base of it.
     fn squash(&self, chain: &[LayerId]) -> Result<LayerId, Error> {
         let mut hasher = Hasher::new();
         for layer in chain {
@@ -135,27 +137,18 @@ impl LayerStore {
         if self.is_on_disk(&merged)? {
             return Ok(merged);
         }
-        let view = self.view(chain)?;
-        let dirs = self.open_all(chain)?;
-        let mut nodes = Vec::new();
-        view.walk(&view.root(), &mut |node| {
-            nodes.push((merged_entry(node), node.layer(), &node.inode().path[..]));
-            true
-        });
+        let mut parts = chain.to_vec();
+        if chain.len() > SQUASH_LAYERS {
+            let (below, above) = chain.split_at(chain.len() - SQUASH_LAYERS);
+            parts = [&[self.squash(below)?], above].concat();
+        }
+        let tree = self.merged(&parts, &self.view(&parts)?)?;
         let work = self.work_dir("squash")?;
         let root = work.make("fs")?;
-        let items: Vec<Item<'_>> = nodes
-            .iter()
-            .map(|(entry, layer, source)| {
-                let link = || Bytes::Link(dirs[*layer].as_fd(), source);
-                let is_file = matches!(entry.kind, Kind::File { .. });
-                Item { entry, bytes: is_file.then(link) }
-            })
-            .collect();
+        let items: Vec<Item<'_>> = tree.items().map(Item::linked).collect();
         let owners = grow::grow(root.as_fd(), Placer::new(self), &items)?;
         drop(items);
-        let listing = nodes.into_iter().map(|(entry, ..)| entry).collect();
-        self.publish(&merged, &work, listing, &owners)?;
+        self.publish(&merged, &work, tree.into_entries(), &owners)?;
         Ok(merged)
     }
 }
@@ -177,15 +170,6 @@ fn squashed_length(layers: usize) -> usize {
     }
     // As many as leave room for the layers of the next steps.
     (layers - MAX_LOWERS / 2) / SQUASH_LAYERS * SQUASH_LAYERS
-}
-
-/// An entry of a merged tree for which there are no layers: nothing is hidden, nothing is linked.
-pub(crate) fn merged_entry(node: &Node<'_>) -> Entry {
-    let mut entry = Entry { path: node.path().to_vec(), ..node.inode().clone() };
-    if let Kind::Dir { opaque } = &mut entry.kind {
-        *opaque = false;
-    }
-    entry
 }
 
 /// Makes the root and the directories of `patches`, with all parents, as the merged tree has them.

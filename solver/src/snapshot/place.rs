@@ -267,8 +267,12 @@ impl Placer {
             chown(Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
         };
         match set(wanted) {
-            // Outside of the mapping: keep it as a record.
-            Err(Errno::INVAL) => set((NOBODY, NOBODY)).map(|()| (NOBODY, NOBODY)),
+            // Outside of the mapping: keep it as a record, on an inode that is nobody's, or, if
+            // the mapping is too short for that, root's.
+            Err(Errno::INVAL) => match set((NOBODY, NOBODY)) {
+                Err(Errno::INVAL) => Ok(self.own),
+                result => result.map(|()| (NOBODY, NOBODY)),
+            },
             result => result.map(|()| wanted),
         }
     }

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::PathBuf;
 
 use rbuild_store::digest::Hasher;
@@ -24,7 +24,7 @@ use super::dir::{Cursor, split, stat};
 use super::error::Error;
 use super::files::{WorkDir, open_path, read_small};
 use super::grow::{self, Bytes, Item};
-use super::overlay::merged_entry;
+use super::merged::merged_entry;
 use super::owner::Table;
 use super::place::{Placer, times};
 use super::remove::remove_tree;
@@ -150,19 +150,8 @@ impl LayerStore {
 
     /// Makes the tree of a whole chain.
     fn grow_tree(&self, root: BorrowedFd<'_>, chain: &[LayerId], view: &View) -> Result<(), Error> {
-        let dirs = self.open_all(chain)?;
-        let mut nodes = Vec::new();
-        view.walk(&view.root(), &mut |node| {
-            nodes.push((merged_entry(node), node.layer(), &node.inode().path[..]));
-            true
-        });
-        let items: Vec<Item<'_>> = nodes
-            .iter()
-            .map(|(entry, layer, source)| {
-                let bytes = dirs.get(*layer).map(|dir| Bytes::File(dir.as_fd(), source));
-                Item { entry, bytes: bytes.filter(|_| matches!(entry.kind, Kind::File { .. })) }
-            })
-            .collect();
+        let tree = self.merged(chain, view)?;
+        let items: Vec<Item<'_>> = tree.items().collect();
         grow::grow(root, Placer::new(self), &items).map(drop)
     }
 
@@ -203,10 +192,6 @@ impl LayerStore {
             })
             .collect();
         grow::finish_dirs(root, Placer::new(self), dirs.iter())
-    }
-
-    pub(crate) fn open_all(&self, chain: &[LayerId]) -> Result<Vec<OwnedFd>, Error> {
-        chain.iter().map(|layer| self.open_fs(layer)).collect()
     }
 
     fn tree_path(&self, chain: &[LayerId]) -> PathBuf {

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::dir::{DIR_FLAGS, MAX_DEPTH, open_dir};
+use super::dir::{DIR_FLAGS, MAX_DEPTH, on_deep_stack, open_dir};
 use super::error::Error;
 use super::scan;
 
@@ -17,11 +17,17 @@ use super::scan;
 /// The first name that cannot be removed.
 pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error> {
     let mut deep = Deep { dir, name, moved: 0, left: Vec::new() };
-    remove(&mut deep, dir, name, 0)?;
-    while let Some(name) = deep.left.pop() {
-        remove(&mut deep, dir, &name, 0)?;
+    // Most of what is removed is no directory.
+    if matches!(unlink(dir, name), Ok(()) | Err(Errno::NOENT)) {
+        return Ok(());
     }
-    Ok(())
+    on_deep_stack(|| {
+        remove(&mut deep, dir, name, 0)?;
+        while let Some(name) = deep.left.pop() {
+            remove(&mut deep, dir, &name, 0)?;
+        }
+        Ok(())
+    })
 }
 
 /// Removes what is in `dir`, but not the directory itself.

@@ -84,7 +84,7 @@ impl LayerStore {
         clamp_mtime: Option<i64>,
     ) -> Result<(), Error> {
         let failed = |source| Error::Seal { layer: "merged".to_owned(), source };
-        let tree = self.tree(chain)?;
+        let tree = self.output(chain)?;
         let mut tar = TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), clamp_mtime);
         for item in tree.items() {
             let result = if has_body(&item) {

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{FileType, Statx};
 
-use super::dir::{MAX_DEPTH, open_dir};
+use super::dir::{MAX_DEPTH, on_deep_stack, open_dir};
 use super::error::{Error, show};
 use super::scan;
 use crate::tree::listing::join;
@@ -76,7 +76,7 @@ impl Stamps {
     /// Takes the stamps of all that is below `root`.
     pub(crate) fn take(root: BorrowedFd<'_>) -> Result<Self, Error> {
         let mut stamps = Self::default();
-        stamps.collect(root, b"", 0)?;
+        on_deep_stack(|| stamps.collect(root, b"", 0))?;
         Ok(stamps)
     }
 

@@ -10,7 +10,7 @@ use rustix::fs::{FileType, Statx};
 use rustix::io::Errno;
 
 use super::LayerStore;
-use super::dir::{DIR_FLAGS, MAX_DEPTH, open_beneath, open_dir, split, stat};
+use super::dir::{DIR_FLAGS, MAX_DEPTH, on_deep_stack, open_beneath, open_dir, split, stat};
 use super::error::{Error, show};
 use super::scan;
 
@@ -56,7 +56,7 @@ impl LayerStore {
             let path = path.as_os_str().as_encoded_bytes();
             let (parent, name) = split(path);
             match open_beneath(root.as_fd(), parent, DIR_FLAGS) {
-                Ok(dir) => sum.add(dir.as_fd(), name, 0)?,
+                Ok(dir) => on_deep_stack(|| sum.add(dir.as_fd(), name, 0))?,
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(Error::io("open", path)(errno)),
             }

@@ -306,7 +306,7 @@ fn directories_that_no_layer_describes() {
 fn chains_longer_than_overlay_can_mount() {
     with_mounts("chains_longer_than_overlay_can_mount", || {
         let place = place(Driver::Overlay);
-        let mut chain: Vec<LayerId> = (0..600)
+        let mut chain: Vec<LayerId> = (0..800)
             .map(|at| place.unpack(&archive(&format!("f f{} {at}\nf last {at}", at % 7))))
             .collect::<Result<_, _>>()
             .expect("unpacks");
@@ -314,7 +314,7 @@ fn chains_longer_than_overlay_can_mount() {
         run(&place, &mut chain, "top", &|root| write(root.join("f0"), "new"));
         let prepared = place.layers.prepare(&chain, Access::Read).expect("prepares");
         let seen = Seen::of(&prepared).expect("mounts");
-        let want = "f0: new\nf1: 596\nf2: 597\nf4: 599\nf5: 593\nf6: 594\nlast: 599\n";
+        let want = "f0: new\nf1: 799\nf2: 793\nf4: 795\nf5: 796\nf6: 797\nlast: 799\n";
         assert_eq!(files(&seen.path()), want);
     });
 }
@@ -347,6 +347,70 @@ fn a_discarded_step_leaves_nothing() {
             run(&place, &mut chain, "next", &|root| {
                 assert_eq!(fs::read_to_string(root.join("a")).expect("reads"), "1");
             });
+        }
+    });
+}
+
+#[test]
+fn deep_trees_and_too_deep_ones() {
+    let place = place(Driver::Plain);
+    let base = place.unpack(&archive("d a")).expect("unpacks");
+    let deep = |levels: usize| vec!["d"; levels].join("/");
+    let mut chain = vec![base.clone()];
+    run(&place, &mut chain, "deep", &|root| {
+        fs::create_dir_all(root.join(deep(dir::MAX_DEPTH - 1))).expect("mkdir");
+    });
+    assert_eq!(place.layers.listing(&chain[1]).expect("has one").len(), dir::MAX_DEPTH - 1);
+    let prepared = place.layers.prepare(&[base], Access::Write).expect("prepares");
+    let Rootfs::Dir(root) = prepared.rootfs() else { panic!("not plain") };
+    fs::create_dir_all(root.join(deep(dir::MAX_DEPTH + 9))).expect("mkdir");
+    let error = place.layers.commit(prepared, &LayerId("deeper".into())).expect_err("refused");
+    assert!(matches!(error, Error::Limit { .. }), "{error}");
+}
+
+/// An archive of a set-uid file, a private one and a directory, none of them root's.
+fn owned() -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, mode, uid) in [("d/", 0o2750, 7), ("d/suid", 0o4755, 70_000), ("d/other", 0o604, 9)]
+    {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(path).expect("fits");
+        let is_dir = path.ends_with('/');
+        let (dir, file) = (tar::EntryType::Directory, tar::EntryType::Regular);
+        header.set_entry_type(if is_dir { dir } else { file });
+        header.set_size(0);
+        header.set_mtime(TIME.unsigned_abs());
+        header.set_uid(uid);
+        header.set_gid(8);
+        header.set_mode(mode);
+        header.set_cksum();
+        builder.append(&header, &[][..]).expect("appends");
+    }
+    builder.into_inner().expect("finishes")
+}
+
+#[test]
+fn owners_that_the_host_cannot_hold_survive_a_step() {
+    with_mounts("owners_that_the_host_cannot_hold_survive_a_step", || {
+        for (mapkey, ownership) in
+            [(MapKey::single(), Ownership::Recorded), (MapKey::root(), Ownership::Real)]
+        {
+            let dir = tempfile::tempdir().expect("temporary directory");
+            let store = Arc::new(Store::open(dir.path()).expect("opens the store"));
+            let layers = LayerStore::of(store, mapkey, ownership, Driver::Overlay);
+            let place = Place { dir, layers };
+            let mut chain = vec![place.unpack(&owned()).expect("unpacks")];
+            run(&place, &mut chain, "step", &|root| {
+                write(root.join("d/other"), "written");
+                let mode = fs::Permissions::from_mode(0o600);
+                fs::set_permissions(root.join("d/suid"), mode).expect("chmod");
+                write(root.join("d/new"), "n");
+            });
+            let listing = place.layers.listing(&chain[1]).expect("has one");
+            let want = "d2750 7:8 d\nf644 d/new 1\nf604 9:8 d/other 7\nf600 70000:8 d/suid 0\n";
+            // A new file in a set-gid directory takes its group, where the host has it.
+            let found = show(listing.entries()).replace(" 0:8 d/new", " d/new");
+            assert_eq!(found, want, "{ownership:?}");
         }
     });
 }

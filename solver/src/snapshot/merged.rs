@@ -1,0 +1,84 @@
+//! A chain's merged tree with the place of each content: what is exported, copied or squashed.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+
+use rbuild_store::entry::{Entry, Kind};
+
+use super::LayerStore;
+use super::error::Error;
+use super::files::open_path;
+use super::grow::{Bytes, Item};
+use crate::tree::listing::join;
+use crate::tree::view::{Node, View};
+use crate::worker::proto::LayerId;
+
+/// A merged tree. Contents are named from the directory of all layers, so that a long chain needs
+/// one handle and not one for each layer.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// In listing order, the root first; each with the path of its content.
+    entries: Vec<(Entry, Vec<u8>)>,
+    layers: OwnedFd,
+}
+
+impl Tree {
+    /// Entries with their contents.
+    pub(crate) fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        self.entries.iter().map(|(entry, source)| {
+            let bytes = || Bytes::File(self.layers.as_fd(), source);
+            Item { entry, bytes: matches!(entry.kind, Kind::File { .. }).then(bytes) }
+        })
+    }
+
+    /// The entries alone.
+    pub(crate) fn into_entries(self) -> Vec<Entry> {
+        self.entries.into_iter().map(|(entry, _)| entry).collect()
+    }
+}
+
+impl LayerStore {
+    /// The merged tree of a chain whose layers are on disk. Each name is an inode of its own.
+    pub(crate) fn merged(&self, chain: &[LayerId], view: &View) -> Result<Tree, Error> {
+        let mut prefixes = Vec::with_capacity(chain.len());
+        for layer in chain {
+            prefixes.push(format!("{}/fs-{}", layer.0, self.mapkey.as_str()).into_bytes());
+        }
+        let mut entries = Vec::new();
+        view.walk(&view.root(), &mut |node| {
+            let prefix = prefixes.get(node.layer()).map_or(&[][..], |it| it);
+            entries.push((merged_entry(node), join(prefix, &node.inode().path)));
+            true
+        });
+        Ok(Tree { entries, layers: open_path(&self.layout().layers())? })
+    }
+
+    /// The same without the root, and with hard links where both names are still there.
+    pub(crate) fn merged_with_links(&self, chain: &[LayerId], view: &View) -> Result<Tree, Error> {
+        let mut tree = self.merged(chain, view)?;
+        tree.entries.retain_mut(|(entry, _)| {
+            let Some(node) = view.lookup(&entry.path) else { return true };
+            let first = &node.inode().path;
+            let is_link = !node.is_dir() && *first != entry.path;
+            if is_link && is_visible(view, first, &node) {
+                entry.kind = Kind::Hardlink { target: first.clone() };
+            }
+            !entry.path.is_empty()
+        });
+        Ok(tree)
+    }
+}
+
+/// Whether the merged tree shows the inode of `node` at `path`.
+fn is_visible(view: &View, path: &[u8], node: &Node<'_>) -> bool {
+    let same = |it: Node<'_>| (it.layer(), it.index()) == (node.layer(), node.index());
+    view.lookup(path).is_some_and(same)
+}
+
+/// An entry of a merged tree for which there are no layers: nothing is hidden, nothing is linked.
+pub(crate) fn merged_entry(node: &Node<'_>) -> Entry {
+    let mut entry = Entry { path: node.path().to_vec(), ..node.inode().clone() };
+    if let Kind::Dir { opaque } = &mut entry.kind {
+        *opaque = false;
+    }
+    entry
+}
