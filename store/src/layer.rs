@@ -9,7 +9,7 @@
 //! The queue between the first two is short, so memory stays constant. A failure anywhere leaves
 //! no blob.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::io::{self, Read, Write};
 use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -82,7 +82,8 @@ pub enum LayerError {
 /// Writes a layer from its entries, in the order they come; the listing of a layer has the right
 /// one. `open` gives the content of each regular file, when its turn comes.
 ///
-/// An entry for the root itself is left out, as in `BuildKit`'s layers.
+/// An entry for the root itself is left out, as in `BuildKit`'s layers, and of extended attributes
+/// only `security.capability` is kept.
 ///
 /// # Errors
 ///
@@ -104,6 +105,8 @@ where
             if entry.path.is_empty() {
                 continue;
             }
+            let kept = without_foreign_attributes(entry);
+            let entry = kept.as_ref();
             if matches!(entry.kind, crate::entry::Kind::File { size: 1.., .. }) {
                 let body = open(entry)
                     .map_err(|source| WriteError::Read { path: entry.path.clone(), source })?;
@@ -114,6 +117,18 @@ where
         }
         tar.finish().map(drop).map_err(LayerError::from)
     })
+}
+
+/// The entry with no other extended attribute than the file's capabilities: what containerd's
+/// writer, and so `BuildKit`, puts into layers.
+fn without_foreign_attributes(entry: &Entry) -> Cow<'_, Entry> {
+    const KEPT: &[u8] = b"security.capability";
+    if entry.xattrs.keys().all(|name| name == KEPT) {
+        return Cow::Borrowed(entry);
+    }
+    let mut entry = entry.clone();
+    entry.xattrs.retain(|name, _| name == KEPT);
+    Cow::Owned(entry)
 }
 
 /// Writes an existing tar (decompressed) as a layer: for another compression.

@@ -82,6 +82,10 @@ fn look_up(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, Identity
             (None, Some(number)) => checked(number)?,
             (None, None) => return Err(IdentityError::Group(group_part.to_owned())),
         };
+        // BuildKit looks the group up a second time, and then as a name even if it is a number.
+        let named = lines(group).map(Group::parse).find(|it| it.name == group_part.as_bytes());
+        let groups = vec![named.map_or(gid, |it| it.gid)];
+        return Ok(Identity { uid, gid, groups, home: home(passwd, uid) });
     } else if !name.is_empty() {
         let member = |it: &Group<'_>| it.members.split(|&byte| byte == b',').any(|it| it == name);
         supplementary.extend(lines(group).map(Group::parse).filter(member).map(|it| it.gid));

@@ -112,12 +112,18 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     let build = Arc::new(build);
     drive(&build, &mut found, &runs).await?;
 
-    let trees = build.request.targets.iter().map(|edge| tree(&build, &found, *edge)).collect::<Result<_, _>>()?;
+    let mut trees = Vec::with_capacity(build.request.targets.len());
+    for edge in &build.request.targets {
+        trees.push(tree(&build, &found, *edge).await?);
+    }
     Ok(Solved { trees, layers: Arc::clone(&build.layers), counts })
 }
 
 /// The tree of a target.
-fn tree(build: &Build, found: &HashMap<VertexId, Outcome>, edge: Edge) -> Result<Chain, SolveError> {
+async fn tree(build: &Build, found: &HashMap<VertexId, Outcome>, edge: Edge) -> Result<Chain, SolveError> {
+    if let Some(outside) = build.outside.get(&edge.vertex) {
+        return step::file::import(build, outside).await;
+    }
     let outcome = found.get(&edge.vertex).and_then(|it| it.outputs.get(edge.output));
     outcome.cloned().ok_or_else(|| {
         let name = &build.request.graph[edge.vertex].meta.name;
@@ -390,6 +396,13 @@ impl Build {
         Ok(())
     }
 
+    /// Keeps a result that was planned only until its layer was written.
+    fn remember_written(&self, id: VertexId, outcome: &Outcome) -> Result<(), SolveError> {
+        let definition = self.definition.get(&id).map(KeyParts::key);
+        let outcome = Outcome { planned_only: false, ..outcome.clone() };
+        self.remember(id, definition, outcome.key, &outcome, &KeyParts::default(), None)
+    }
+
     /// Tells which results were found.
     fn report_found(&self, needed: &[VertexId], runs: &[bool], found: &HashMap<VertexId, Outcome>) -> Counts {
         let mut counts = Counts::default();
@@ -407,14 +420,22 @@ impl Build {
     }
 
     /// Starts to write the new layers of a result as blobs, if an output will want them.
-    fn seal_in_background(&self, id: VertexId, outcome: &Outcome, seals: &mut JoinSet<Result<(), SolveError>>) {
+    fn seal_in_background(self: &Arc<Self>, id: VertexId, outcome: &Outcome, seals: &mut JoinSet<Result<(), SolveError>>) {
         let Some(options) = self.request.seal.filter(|_| self.needs[id.index()].exported) else { return };
         for layer in outcome.outputs.iter().filter_map(|chain| chain.last()) {
             if self.layers.pulled(layer).is_some() {
                 continue;
             }
-            let (layers, layer) = (Arc::clone(&self.layers), layer.clone());
-            seals.spawn(async move { layers.sealed(&layer, options).await.map(drop) });
+            let (build, layer) = (Arc::clone(self), layer.clone());
+            let planned = outcome.planned_only.then(|| outcome.clone());
+            seals.spawn(async move {
+                build.layers.sealed(&layer, options).await?;
+                // Now it can be had again without being worked out.
+                match planned {
+                    Some(outcome) => build.remember_written(id, &outcome),
+                    None => Ok(()),
+                }
+            });
         }
     }
 

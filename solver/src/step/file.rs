@@ -13,6 +13,7 @@ use crate::llb::op::FileOp;
 use crate::solve::drive::Build;
 use crate::solve::outside::Outside;
 use crate::solve::{Layers, Planned, SolveError, SolveErrorKind, blocking};
+use crate::tree::listing::Listing;
 use crate::tree::fileop::{self, Contents, FileOpError, Files, Host, Input, Layer};
 use crate::worker::client::Worker;
 use crate::worker::proto::{Chain, Content, Root};
@@ -40,8 +41,9 @@ pub async fn apply(build: &Arc<Build>, id: VertexId, op: &FileOp, inputs: &StepI
             None => Chain::new(),
         };
         let layer = Layers::new_id();
-        let planned =
-            Planned { listing: Arc::new(output.plan.listing), contents: Arc::new(output.plan.contents) };
+        let mut contents = output.plan.contents;
+        empty_inline(&output.plan.listing, &mut contents);
+        let planned = Planned { listing: Arc::new(output.plan.listing), contents: Arc::new(contents) };
         build.layers.add_planned(&layer, planned);
         chain.push(layer);
         outputs.push(chain);
@@ -53,6 +55,25 @@ pub async fn apply(build: &Arc<Build>, id: VertexId, op: &FileOp, inputs: &StepI
         }
     }
     Ok(StepResult { outputs, planned_only: !files })
+}
+
+/// Empty files need not be opened, and some (a socket of a context is one) cannot be.
+pub fn empty_inline(listing: &Listing, contents: &mut Contents) {
+    let sizes = listing.entries().iter().filter_map(|entry| match entry.kind {
+        Kind::File { size, .. } => Some(size),
+        Kind::Dir { .. }
+        | Kind::Symlink { .. }
+        | Kind::Hardlink { .. }
+        | Kind::Char { .. }
+        | Kind::Block { .. }
+        | Kind::Fifo
+        | Kind::Whiteout => None,
+    });
+    for (size, content) in sizes.zip(&mut contents.files) {
+        if size == 0 {
+            *content = Content::Inline(Vec::new());
+        }
+    }
 }
 
 /// The tree of an input, for an evaluation.
@@ -94,10 +115,11 @@ pub fn outside_tree(outside: &Outside) -> Input {
 /// If the disk refuses.
 pub async fn import(build: &Build, outside: &Outside) -> Result<Chain, SolveError> {
     let files = outside.listing.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    let contents = Contents {
+    let mut contents = Contents {
         roots: vec![outside.root.clone()],
         files: files.map(|entry| Content::Tree { root: 0, path: entry.path.clone() }).collect(),
     };
+    empty_inline(&outside.listing, &mut contents);
     let layer = Layers::new_id();
     let planned = Planned { listing: Arc::clone(&outside.listing), contents: Arc::new(contents) };
     build.layers.add_planned(&layer, planned);

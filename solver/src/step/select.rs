@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use rbuild_store::digest::{Digest, Hasher};
 use rbuild_store::entry::{Entry, Kind, Timestamp};
 
-use super::file::{LiveHost, input_tree, open_beneath, outside_tree};
+use super::file::{LiveHost, empty_inline, input_tree, open_beneath, outside_tree};
 use super::StepInputs;
 use crate::cache::{ContentInput, content_inputs};
 use crate::llb::op::{FileAction, FileActionKind, FileInput, FileOp, Op};
@@ -108,7 +108,8 @@ async fn copied(build: &Build, action: &FileAction, tree: Input) -> Result<Selec
     let evaluated =
         blocking(move || fileop::evaluate(&op, &[tree], &host, Timestamp::default()).map_err(SolveError::from)).await?;
     let Some(output) = evaluated.into_iter().next() else { return digest(build, Vec::new(), &[], Vec::new()).await };
-    let contents = output.plan.contents;
+    let mut contents = output.plan.contents;
+    empty_inline(&output.plan.listing, &mut contents);
     digest(build, output.plan.listing.into_entries(), &contents.roots, contents.files).await
 }
 
@@ -127,7 +128,9 @@ async fn whole(build: &Build, tree: Input, selector: &str) -> Result<Selection, 
         view.walk(&node, &mut |node| {
             let mut entry = node.inode().clone();
             entry.path = node.path().strip_prefix(start.as_slice()).unwrap_or(node.path()).to_vec();
-            if matches!(entry.kind, Kind::File { .. }) {
+            if matches!(entry.kind, Kind::File { size: 0, .. }) {
+                files.push(Content::Inline(Vec::new()));
+            } else if matches!(entry.kind, Kind::File { .. }) {
                 files.push(content(&tree, node.layer(), node.index(), &mut roots));
             }
             entries.push(entry);
