@@ -15,6 +15,7 @@ pub mod fileop;
 pub mod listing;
 pub mod pick;
 pub mod resolve;
+pub mod select;
 pub mod stat_cache;
 #[cfg(test)]
 mod text;

@@ -18,7 +18,7 @@ mod emit;
 mod error;
 mod make;
 mod owner;
-mod source;
+pub(super) mod source;
 #[cfg(test)]
 mod tests;
 mod unpack;

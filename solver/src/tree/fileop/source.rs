@@ -11,7 +11,7 @@ use crate::worker::proto::{Content, Root};
 
 /// A tree that is read.
 #[derive(Clone, Debug)]
-pub(super) struct Source {
+pub(in crate::tree) struct Source {
     view: Arc<View>,
     layers: Vec<Arc<Holder>>,
 }
@@ -28,14 +28,14 @@ struct Holder {
 }
 
 impl Source {
-    pub(super) fn new(input: &Input, roots: &mut Roots) -> Self {
+    pub(in crate::tree) fn new(input: &Input, roots: &mut Roots) -> Self {
         let listings = input.layers.iter().map(|layer| Arc::clone(&layer.listing)).collect();
         let layers = input.layers.iter().map(|layer| Holder::new(layer, roots)).collect();
         Self { view: Arc::new(View::new(listings)), layers }
     }
 
     /// The same tree with one more layer on it.
-    pub(super) fn with(&self, layer: Layer, roots: &mut Roots) -> Self {
+    pub(in crate::tree) fn with(&self, layer: Layer, roots: &mut Roots) -> Self {
         let mut listings = self.view.layers().to_vec();
         let mut layers = self.layers.clone();
         layers.push(Holder::new(&layer, roots));
@@ -43,12 +43,12 @@ impl Source {
         Self { view: Arc::new(View::new(listings)), layers }
     }
 
-    pub(super) fn view(&self) -> Arc<View> {
+    pub(in crate::tree) fn view(&self) -> Arc<View> {
         Arc::clone(&self.view)
     }
 
     /// Where the content of a regular file is.
-    pub(super) fn content(&self, node: &Node<'_>, roots: &mut Roots) -> Content {
+    pub(in crate::tree) fn content(&self, node: &Node<'_>, roots: &mut Roots) -> Content {
         let holder = &self.layers[node.layer()];
         match &holder.files {
             Files::Root(root) => {
@@ -71,7 +71,7 @@ impl Source {
     }
 
     /// Whether an inode, given by its layer and index, has several names.
-    pub(super) fn is_linked(&self, layer: usize, index: usize) -> bool {
+    pub(in crate::tree) fn is_linked(&self, layer: usize, index: usize) -> bool {
         let listing = &self.view.layers()[layer];
         let linked = self.layers[layer].linked.get_or_init(|| {
             let links = listing.entries().iter().enumerate();
@@ -110,7 +110,7 @@ impl Holder {
 
 /// The roots that contents refer to, each once.
 #[derive(Debug, Default)]
-pub(super) struct Roots {
+pub(in crate::tree) struct Roots {
     list: Vec<Root>,
     known: HashMap<(usize, usize), usize>,
     /// How many layers have a number.
@@ -127,12 +127,12 @@ impl Roots {
     }
 
     /// A root that nobody has named yet.
-    pub(super) fn add(&mut self, root: Root) -> usize {
+    pub(in crate::tree) fn add(&mut self, root: Root) -> usize {
         self.list.push(root);
         self.list.len() - 1
     }
 
-    pub(super) fn list(&self) -> &[Root] {
+    pub(in crate::tree) fn list(&self) -> &[Root] {
         &self.list
     }
 }

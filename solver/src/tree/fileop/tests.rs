@@ -8,7 +8,7 @@ use rbuild_store::digest::Digest;
 use rbuild_store::entry::Kind;
 
 use super::*;
-use crate::llb::op::{ChmodOpt, Chown, FileCopy, UserOpt};
+use crate::llb::op::{Chown, UserOpt};
 use crate::tree::text::{listing, show};
 
 /// Bytes by root and path; archives are unpacked to a directory.
@@ -123,58 +123,8 @@ impl World {
     }
 }
 
-/// A copy as the Dockerfile frontend asks for it: `src dest` and options.
 fn copy(line: &str) -> FileActionKind {
-    let mut words = line.split(' ');
-    let mut next = || words.next().expect("source and destination").to_owned();
-    let mut op = FileCopy {
-        src: next(),
-        dest: next(),
-        owner: None,
-        mode: None,
-        follow_symlink: true,
-        dir_copy_contents: true,
-        attempt_unpack: false,
-        create_dest_path: true,
-        allow_wildcard: true,
-        allow_empty_wildcard: true,
-        timestamp: None,
-        include_patterns: Vec::new(),
-        exclude_patterns: Vec::new(),
-        always_replace_existing_dest_paths: false,
-        required_paths: Vec::new(),
-    };
-    for word in words {
-        match word.split_once(':').unwrap_or((word, "")) {
-            ("chown", owner) => {
-                let mut parts = owner.split(':').map(|part| match part.parse() {
-                    Ok(id) => UserOpt::Id(id),
-                    Err(_) => UserOpt::Name(part.to_owned()),
-                });
-                op.owner = Some(Chown { user: parts.next(), group: parts.next() });
-            }
-            ("chmod", mode) => {
-                op.mode = Some(match u32::from_str_radix(mode, 8) {
-                    Ok(bits) => ChmodOpt::Bits(bits),
-                    Err(_) => ChmodOpt::Symbolic(mode.to_owned()),
-                });
-            }
-            ("time", seconds) => {
-                op.timestamp = Some(seconds.parse::<i64>().expect("seconds") * 1_000_000_000)
-            }
-            ("include", pattern) => op.include_patterns.push(pattern.to_owned()),
-            ("exclude", pattern) => op.exclude_patterns.push(pattern.to_owned()),
-            ("unpack", _) => op.attempt_unpack = true,
-            ("nofollow", _) => op.follow_symlink = false,
-            ("self", _) => op.dir_copy_contents = false,
-            ("strict", _) => op.allow_empty_wildcard = false,
-            ("exact", _) => op.allow_wildcard = false,
-            ("nodest", _) => op.create_dest_path = false,
-            ("replace", _) => op.always_replace_existing_dest_paths = true,
-            (other, _) => panic!("{other} means nothing"),
-        }
-    }
-    FileActionKind::Copy(op)
+    FileActionKind::Copy(crate::tree::text::copy(line))
 }
 
 /// Copies from the second tree into the first one.

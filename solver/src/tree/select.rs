@@ -1,0 +1,275 @@
+//! What a step reads of a tree, as digests for its key.
+//!
+//! As BuildKit's content digests: names, types, modes, owners, link targets, attributes and
+//! contents count; times and the links between files do not. A copy's selection comes from
+//! [`super::pick`], as the copy itself does, so the two cannot disagree. The directory whose
+//! content is copied is not part of the selection: nothing of it but its time is copied.
+
+use std::sync::Arc;
+
+use rbuild_store::digest::{Digest, Hasher};
+use rbuild_store::entry::{Entry, Kind};
+
+use super::fileop::source::{Roots, Source};
+use super::fileop::{FileOpError, Input};
+use super::listing::split;
+use super::pick::{self, Filter, PickError};
+use super::view::View;
+use crate::llb::op::FileCopy;
+use crate::worker::proto::{Content, Root};
+
+/// Longest difference of a name that is suggested for one that is missing: letters to change.
+const MAX_TYPOS: usize = 2;
+
+/// Why nothing can be selected.
+#[derive(Debug, thiserror::Error)]
+pub enum SelectError {
+    /// A path is not in the tree.
+    #[error("{path:?}: not found")]
+    NotFound {
+        /// The path, with a leading `/`.
+        path: String,
+        /// A name that was perhaps meant, with a leading `/`.
+        similar: Option<String>,
+    },
+    /// A pattern is none, or a path leads nowhere.
+    #[error(transparent)]
+    Pick(#[from] PickError),
+    /// The copy makes no sense.
+    #[error(transparent)]
+    Copy(#[from] FileOpError),
+}
+
+impl From<super::resolve::ResolveError> for SelectError {
+    fn from(error: super::resolve::ResolveError) -> Self {
+        Self::Pick(error.into())
+    }
+}
+
+impl From<rbuild_store::pattern::PatternError> for SelectError {
+    fn from(error: rbuild_store::pattern::PatternError) -> Self {
+        Self::Pick(error.into())
+    }
+}
+
+/// What a step reads of a tree.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// The sources as they were written, wildcards resolved: copies are named after them.
+    sources: Vec<String>,
+    /// What is selected, by path in the tree, in the order of the sources.
+    entries: Vec<Entry>,
+    files: Vec<File>,
+    roots: Vec<Root>,
+}
+
+/// A regular file of a selection.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Where its bytes are; roots are those of [`Selection::roots`].
+    pub content: Content,
+    /// Their digest, where the listing has it.
+    pub digest: Option<Digest>,
+}
+
+/// Selects what a copy takes of its source.
+///
+/// # Errors
+///
+/// If a source or a required path does not exist.
+pub fn copied(tree: &Input, op: &FileCopy) -> Result<Selection, SelectError> {
+    let mut gather = Gather::new(tree);
+    let view = gather.source.view();
+    let filter = Filter::new(&op.include_patterns, &op.exclude_patterns)?;
+    let written = pick::clean_operand(&op.src);
+    let sources = if op.allow_wildcard {
+        pick::expand(&*view, &written, op.follow_symlink)?
+    } else {
+        vec![written]
+    };
+    for source in &sources {
+        let path = pick::source_path(&*view, source, op.follow_symlink)?;
+        let top = view.lookup(&path).ok_or_else(|| not_found(&view, source, &path))?;
+        let without_top = op.dir_copy_contents && top.is_dir();
+        pick::walk(&view, &top, &filter, |picked| {
+            if !(picked.below.is_empty() && without_top) {
+                gather.add(picked.node);
+            }
+            Ok::<(), SelectError>(())
+        })?;
+    }
+    for required in &op.required_paths {
+        let wanted = required.trim_start_matches('/').as_bytes();
+        if !gather.entries.iter().any(|entry| entry.path.starts_with(wanted)) {
+            return Err(not_found(&view, required, wanted));
+        }
+    }
+    Ok(gather.finish(sources))
+}
+
+/// Selects all that is at a path of a tree, as a mount shows it.
+///
+/// # Errors
+///
+/// If nothing is there.
+pub fn mounted(tree: &Input, selector: &str) -> Result<Selection, SelectError> {
+    let mut gather = Gather::new(tree);
+    let view = gather.source.view();
+    let path = pick::source_path(&*view, selector, true)?;
+    let top = view.lookup(&path).ok_or_else(|| not_found(&view, selector, &path))?;
+    view.walk(&top, &mut |node| {
+        gather.add(node);
+        true
+    });
+    Ok(gather.finish(Vec::new()))
+}
+
+impl Selection {
+    /// The regular files, whose digests are asked for.
+    pub fn files(&self) -> &[File] {
+        &self.files
+    }
+
+    /// The roots that contents refer to.
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// Number of paths.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether nothing is selected.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The digest of the selection, given those of its files in order; and that of each path but
+    /// directories, to explain what changed, if `explain` is set.
+    pub fn digest(&self, files: &[Digest], explain: bool) -> (Digest, Vec<(String, Digest)>) {
+        let mut all = Hasher::new();
+        all.number(self.sources.len() as u64);
+        for source in &self.sources {
+            all.field(source.as_bytes());
+        }
+        let mut files = files.iter();
+        let mut paths = Vec::new();
+        for entry in &self.entries {
+            let content = if matches!(entry.kind, Kind::File { .. }) { files.next() } else { None };
+            let one = entry_digest(entry, content);
+            all.field(&entry.path);
+            all.update(one.as_bytes());
+            if explain && !entry.is_dir() {
+                paths.push((String::from_utf8_lossy(&entry.path).into_owned(), one));
+            }
+        }
+        (all.finish(), paths)
+    }
+}
+
+/// A selection in the making.
+struct Gather {
+    source: Source,
+    roots: Roots,
+    entries: Vec<Entry>,
+    files: Vec<File>,
+}
+
+impl Gather {
+    fn new(tree: &Input) -> Self {
+        let mut roots = Roots::default();
+        Self {
+            source: Source::new(tree, &mut roots),
+            roots,
+            entries: Vec::new(),
+            files: Vec::new(),
+        }
+    }
+
+    fn add(&mut self, node: &super::view::Node<'_>) {
+        let mut entry = node.inode().clone();
+        entry.path = node.path().to_vec();
+        if let Kind::File { digest, .. } = entry.kind {
+            self.files.push(File { content: self.source.content(node, &mut self.roots), digest });
+        }
+        self.entries.push(entry);
+    }
+
+    fn finish(self, sources: Vec<String>) -> Selection {
+        let roots = self.roots.list().to_vec();
+        Selection { sources, entries: self.entries, files: self.files, roots }
+    }
+}
+
+/// What of an entry decides a result: all but its name, which the caller adds, and its time.
+fn entry_digest(entry: &Entry, content: Option<&Digest>) -> Digest {
+    let Entry { path: _, kind, mode, uid, gid, mtime: _, xattrs } = entry;
+    let mut hasher = Hasher::new();
+    let (tag, first, second): (u8, u64, u64) = match kind {
+        Kind::File { size, digest: _ } => (b'f', *size, 0),
+        Kind::Dir { opaque: _ } => (b'd', 0, 0),
+        Kind::Symlink { target } => (b'l', target.len() as u64, 0),
+        Kind::Hardlink { target } => (b'h', target.len() as u64, 0),
+        Kind::Char { major, minor } => (b'c', u64::from(*major), u64::from(*minor)),
+        Kind::Block { major, minor } => (b'b', u64::from(*major), u64::from(*minor)),
+        Kind::Fifo => (b'p', 0, 0),
+        Kind::Whiteout => (b'w', 0, 0),
+    };
+    // A symbolic link's mode means nothing.
+    let mode = if tag == b'l' { 0o777 } else { *mode };
+    hasher.update(&[tag]);
+    for number in [first, second, u64::from(mode), u64::from(*uid), u64::from(*gid)] {
+        hasher.number(number);
+    }
+    if let Kind::Symlink { target } | Kind::Hardlink { target } = kind {
+        hasher.update(target);
+    }
+    if let Some(content) = content {
+        hasher.update(content.as_bytes());
+    }
+    for (name, value) in xattrs {
+        hasher.field(name);
+        hasher.field(value);
+    }
+    hasher.finish()
+}
+
+fn not_found(view: &Arc<View>, written: &str, path: &[u8]) -> SelectError {
+    let written = format!("/{}", written.trim_start_matches('/'));
+    SelectError::NotFound { path: written, similar: similar(view, path) }
+}
+
+/// The path with another last component that exists and that was perhaps meant.
+fn similar(view: &View, path: &[u8]) -> Option<String> {
+    let (parent, name) = split(path)?;
+    let dir = view.lookup(parent)?;
+    let name = String::from_utf8_lossy(name);
+    let candidates = view.children(&dir).into_iter().filter_map(|node| {
+        let candidate = String::from_utf8_lossy(node.name()).into_owned();
+        let same = candidate.to_lowercase() == name.to_lowercase();
+        let typos = if same { 0 } else { typos(&candidate, &name) };
+        (typos <= MAX_TYPOS && typos < name.chars().count()).then_some((typos, node))
+    });
+    let (_, nearest) = candidates.min_by_key(|(typos, _)| *typos)?;
+    Some(format!("/{}", String::from_utf8_lossy(nearest.path())))
+}
+
+/// Letters to insert, remove or replace to make one name of the other.
+fn typos(left: &str, right: &str) -> usize {
+    let right: Vec<char> = right.chars().collect();
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (at, letter) in left.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = at + 1;
+        for (column, other) in right.iter().enumerate() {
+            let replace = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = replace.min(row[column] + 1).min(diagonal + 1);
+        }
+    }
+    row[right.len()]
+}
+
+#[cfg(test)]
+mod tests;
