@@ -1,28 +1,26 @@
 //! What steps select from trees, as digests for their keys.
 //!
-//! A copy's selection is found by working the copy out onto an empty tree: so the key and the copy
-//! cannot disagree on what is taken. Owner and time are left out; what counts is names, types,
-//! modes, links, attributes and contents.
+//! What is selected is [`crate::tree::select`]'s matter. Here are the digests of the contents:
+//! those of layers come from the worker, those of contexts from files that are read or known.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::PoisonError;
 
-use rbuild_store::digest::{Digest, Hasher};
-use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::digest::Digest;
 
-use super::file::{LiveHost, empty_inline, input_tree, open_beneath, outside_tree};
+use super::file::{input_tree, open_beneath, outside_tree};
 use super::StepInputs;
 use crate::cache::{ContentInput, content_inputs};
-use crate::llb::op::{FileAction, FileActionKind, FileInput, FileOp, Op};
+use crate::llb::op::{FileAction, FileActionKind, Op};
 use crate::llb::{Vertex, VertexId};
 use crate::solve::drive::Build;
 use crate::solve::keys::{MAX_EXPLAINED_PATHS, Selection, Selections};
 use crate::solve::outside::Outside;
 use crate::solve::{SolveError, blocking};
-use crate::tree::fileop::{self, Files, Input};
+use crate::tree::fileop::Input;
+use crate::tree::select::{self, File, SelectError};
 use crate::tree::stat_cache::digest_file;
-use crate::tree::view::View;
 use crate::worker::proto::{Content, LayerId, Root};
 
 /// Threads that read files for their digests.
@@ -92,82 +90,33 @@ async fn select(
 /// What a copy takes.
 async fn copied(build: &Build, action: &FileAction, tree: Input) -> Result<Selection, SolveError> {
     let FileActionKind::Copy(copy) = &action.kind else { return whole(build, tree, "").await };
-    let mut copy = copy.clone();
-    copy.owner = None;
-    copy.mode = None;
-    copy.attempt_unpack = false;
-    copy.timestamp = Some(0);
-    let action = FileAction {
-        input: FileInput::Scratch,
-        secondary: Some(FileInput::Input(0)),
-        output: Some(0),
-        kind: FileActionKind::Copy(copy),
-    };
-    let op = FileOp { actions: vec![action], platform: None };
-    let host = LiveHost::new(build);
-    let evaluated =
-        blocking(move || fileop::evaluate(&op, &[tree], &host, Timestamp::default()).map_err(SolveError::from)).await?;
-    let Some(output) = evaluated.into_iter().next() else { return digest(build, Vec::new(), &[], Vec::new()).await };
-    let mut contents = output.plan.contents;
-    empty_inline(&output.plan.listing, &mut contents);
-    digest(build, output.plan.listing.into_entries(), &contents.roots, contents.files).await
+    let copy = copy.clone();
+    let selected = blocking(move || select::copied(&tree, &copy).map_err(SolveError::from)).await?;
+    digest(build, selected).await
 }
 
 /// All of a tree, or what is at `selector` in it.
 async fn whole(build: &Build, tree: Input, selector: &str) -> Result<Selection, SolveError> {
     let selector = selector.to_owned();
-    let gather = move || {
-        let view = View::new(tree.layers.iter().map(|layer| Arc::clone(&layer.listing)).collect());
-        let start = view
-            .resolve(selector.as_bytes(), true)
-            .map_err(|error| SolveError::user(format!("{selector}: {error}")))?;
-        let node = view
-            .lookup(&start)
-            .ok_or_else(|| SolveError::user(format!("failed to compute cache key: {selector:?}: not found")))?;
-        let (mut entries, mut roots, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        view.walk(&node, &mut |node| {
-            let mut entry = node.inode().clone();
-            entry.path = node.path().strip_prefix(start.as_slice()).unwrap_or(node.path()).to_vec();
-            if matches!(entry.kind, Kind::File { size: 0, .. }) {
-                files.push(Content::Inline(Vec::new()));
-            } else if matches!(entry.kind, Kind::File { .. }) {
-                files.push(content(&tree, node.layer(), node.index(), &mut roots));
-            }
-            entries.push(entry);
-            true
-        });
-        Ok((entries, roots, files))
-    };
-    let (entries, roots, files) = blocking(gather).await?;
-    digest(build, entries, &roots, files).await
+    let gather = move || select::mounted(&tree, &selector).map_err(SolveError::from);
+    digest(build, blocking(gather).await?).await
 }
 
-/// Where the content of entry number `index` of a layer is.
-fn content(tree: &Input, layer: usize, index: Option<usize>, roots: &mut Vec<Root>) -> Content {
-    let layer = &tree.layers[layer];
-    let entries = layer.listing.entries();
-    let at = index.map_or(0, |index| layer.listing.inode(index));
-    let mut root = |root: &Root| {
-        let known = roots.iter().position(|it| same(it, root));
-        known.unwrap_or_else(|| {
-            roots.push(root.clone());
-            roots.len() - 1
-        })
-    };
-    match &layer.files {
-        Files::Root(files) => Content::Tree { root: root(files), path: entries[at].path.clone() },
-        Files::Planned(contents) => {
-            let before = entries[..at].iter().filter(|entry| matches!(entry.kind, Kind::File { .. })).count();
-            match &contents.files[before] {
-                Content::Inline(bytes) => Content::Inline(bytes.clone()),
-                Content::Tree { root: number, path } => {
-                    Content::Tree { root: root(&contents.roots[*number]), path: path.clone() }
-                }
+impl From<SelectError> for SolveError {
+    fn from(error: SelectError) -> Self {
+        let shown = Self::user(format!("failed to compute cache key: {error}"));
+        match error {
+            SelectError::NotFound { similar: Some(similar), .. } => {
+                shown.with_hint(format!("did you mean `{similar}`?"))
             }
+            SelectError::NotFound { .. } => shown,
+            SelectError::Pick(error) => Self::user(error.to_string()),
+            SelectError::Copy(error) => error.into(),
         }
     }
 }
 
+/// Whether two roots are one.
 fn same(left: &Root, right: &Root) -> bool {
     match (left, right) {
         (Root::Fd(left), Root::Fd(right)) => left == right,
@@ -177,94 +126,30 @@ fn same(left: &Root, right: &Root) -> bool {
     }
 }
 
-/// The digest of entries with their contents.
-async fn digest(
-    build: &Build,
-    entries: Vec<Entry>,
-    roots: &[Root],
-    files: Vec<Content>,
-) -> Result<Selection, SolveError> {
-    let digests = file_digests(build, roots, files).await?;
-    let mut digests = digests.into_iter();
-    let mut all = Hasher::new();
-    let explained = entries.len() <= MAX_EXPLAINED_PATHS;
-    let mut paths = Vec::new();
-    for entry in &entries {
-        let content = match entry.kind {
-            Kind::File { .. } => digests.next(),
-            _ => None,
-        };
-        let one = entry_digest(entry, content.as_ref());
-        all.field(&entry.path);
-        all.field(one.as_bytes());
-        if explained && !entry.is_dir() {
-            paths.push((String::from_utf8_lossy(&entry.path).into_owned(), one));
-        }
-    }
-    Ok(Selection { digest: all.finish(), paths })
-}
-
-/// What of an entry decides a result: all but its name, which the caller adds, and its time.
-fn entry_digest(entry: &Entry, content: Option<&Digest>) -> Digest {
-    let Entry { path: _, kind, mode, uid, gid, mtime: _, xattrs } = entry;
-    let mut hasher = Hasher::new();
-    match kind {
-        Kind::File { size, digest: _ } => {
-            hasher.field(b"file");
-            hasher.number(*size);
-        }
-        Kind::Dir { opaque } => {
-            hasher.field(b"dir");
-            hasher.number(u64::from(*opaque));
-        }
-        Kind::Symlink { target } => {
-            hasher.field(b"symlink");
-            hasher.field(target);
-        }
-        Kind::Hardlink { target } => {
-            hasher.field(b"hardlink");
-            hasher.field(target);
-        }
-        Kind::Char { major, minor } => {
-            hasher.field(b"char");
-            hasher.number(u64::from(*major) << 32 | u64::from(*minor));
-        }
-        Kind::Block { major, minor } => {
-            hasher.field(b"block");
-            hasher.number(u64::from(*major) << 32 | u64::from(*minor));
-        }
-        Kind::Fifo => hasher.field(b"fifo"),
-        Kind::Whiteout => hasher.field(b"whiteout"),
-    }
-    for number in [mode, uid, gid] {
-        hasher.number(u64::from(*number));
-    }
-    for (name, value) in xattrs {
-        hasher.field(name);
-        hasher.field(value);
-    }
-    if let Some(content) = content {
-        hasher.field(content.as_bytes());
-    }
-    hasher.finish()
+/// The digest of a selection with its contents.
+async fn digest(build: &Build, selected: select::Selection) -> Result<Selection, SolveError> {
+    let digests = file_digests(build, selected.roots(), selected.files()).await?;
+    let explain = selected.len() <= MAX_EXPLAINED_PATHS;
+    let (digest, paths) = selected.digest(&digests, explain);
+    Ok(Selection { digest, paths })
 }
 
 /// Digests of contents, in their order.
-async fn file_digests(build: &Build, roots: &[Root], files: Vec<Content>) -> Result<Vec<Digest>, SolveError> {
-    let mut digests: Vec<Option<Digest>> = vec![None; files.len()];
+async fn file_digests(build: &Build, roots: &[Root], files: &[File]) -> Result<Vec<Digest>, SolveError> {
+    let mut digests: Vec<Option<Digest>> = files.iter().map(|file| file.digest).collect();
     let (mut of_layers, mut of_directories) = (Vec::new(), BTreeMap::<usize, Vec<(usize, Vec<u8>)>>::new());
     let mut layers: Vec<LayerId> = Vec::new();
-    for (at, content) in files.into_iter().enumerate() {
-        match content {
-            Content::Inline(bytes) => digests[at] = Some(Digest::of(&bytes)),
-            Content::Tree { root, path } => match &roots[root] {
+    for (at, file) in files.iter().enumerate().filter(|(_, file)| file.digest.is_none()) {
+        match &file.content {
+            Content::Inline(bytes) => digests[at] = Some(Digest::of(bytes)),
+            Content::Tree { root, path } => match &roots[*root] {
                 Root::Layer(layer) => {
                     if !layers.contains(layer) {
                         layers.push(layer.clone());
                     }
-                    of_layers.push((at, (layer.clone(), path)));
+                    of_layers.push((at, (layer.clone(), path.clone())));
                 }
-                Root::Fd(_) | Root::Store(_) => of_directories.entry(root).or_default().push((at, path)),
+                Root::Fd(_) | Root::Store(_) => of_directories.entry(*root).or_default().push((at, path.clone())),
             },
         }
     }

@@ -61,6 +61,8 @@ pub struct Selection {
     entries: Vec<Entry>,
     files: Vec<File>,
     roots: Vec<Root>,
+    /// Bytes at the front of paths that do not count: the path of what is mounted.
+    skip: usize,
 }
 
 /// A regular file of a selection.
@@ -121,7 +123,7 @@ pub fn mounted(tree: &Input, selector: &str) -> Result<Selection, SelectError> {
         gather.add(node);
         true
     });
-    Ok(gather.finish(Vec::new()))
+    Ok(Selection { skip: path.len(), ..gather.finish(Vec::new()) })
 }
 
 impl Selection {
@@ -158,7 +160,7 @@ impl Selection {
         for entry in &self.entries {
             let content = if matches!(entry.kind, Kind::File { .. }) { files.next() } else { None };
             let one = entry_digest(entry, content);
-            all.field(&entry.path);
+            all.field(&entry.path[self.skip..]);
             all.update(one.as_bytes());
             if explain && !entry.is_dir() {
                 paths.push((String::from_utf8_lossy(&entry.path).into_owned(), one));
@@ -198,7 +200,7 @@ impl Gather {
 
     fn finish(self, sources: Vec<String>) -> Selection {
         let roots = self.roots.list().to_vec();
-        Selection { sources, entries: self.entries, files: self.files, roots }
+        Selection { sources, entries: self.entries, files: self.files, roots, skip: 0 }
     }
 }
 

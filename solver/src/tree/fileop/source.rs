@@ -49,6 +49,10 @@ impl Source {
 
     /// Where the content of a regular file is.
     pub(in crate::tree) fn content(&self, node: &Node<'_>, roots: &mut Roots) -> Content {
+        if let Kind::File { size: 0, .. } = node.inode().kind {
+            // A socket of a context is an empty file, but cannot be opened as one.
+            return Content::Inline(Vec::new());
+        }
         let holder = &self.layers[node.layer()];
         match &holder.files {
             Files::Root(root) => {

@@ -70,6 +70,7 @@ fn mounts_show_the_directory_itself() {
     };
     assert_ne!(of("d/; d/a=1", "/d"), of("d/ m700; d/a=1", "/d"));
     assert_eq!(of("d/; d/a=1; l->d", "l"), of("d/; d/a=1; z=1", "/d/"));
+    assert_eq!(of("d/; d/a=1", "/d"), of("e/; e/a=1", "/e"));
     assert_eq!(of("d/", "/e/f"), Err("\"/e/f\": not found".to_owned()));
 }
 
