@@ -44,7 +44,7 @@ const MAX_ID: u32 = i32::MAX as u32;
 pub fn identity(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, IdentityError> {
     if let Some((Ok(uid), Ok(gid))) = user.split_once(':').map(|(u, g)| (u.parse(), g.parse())) {
         let home = home(passwd, uid);
-        return Ok(Identity { uid, gid, groups: vec![gid], home });
+        return Ok(Identity { uid, gid, groups: vec![named(group, user).unwrap_or(gid)], home });
     }
     let asked = if user.is_empty() { "0" } else { user };
     match look_up(asked, passwd, group) {
@@ -54,6 +54,12 @@ pub fn identity(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, Ide
         }
         other => other,
     }
+}
+
+/// The number of the group whose name is the part of `user` after the colon.
+fn named(group: &[u8], user: &str) -> Option<u32> {
+    let (_, name) = user.split_once(':')?;
+    lines(group).map(Group::parse).find(|it| it.name == name.as_bytes()).map(|it| it.gid)
 }
 
 fn look_up(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, IdentityError> {
@@ -83,8 +89,7 @@ fn look_up(user: &str, passwd: &[u8], group: &[u8]) -> Result<Identity, Identity
             (None, None) => return Err(IdentityError::Group(group_part.to_owned())),
         };
         // BuildKit looks the group up a second time, and then as a name even if it is a number.
-        let named = lines(group).map(Group::parse).find(|it| it.name == group_part.as_bytes());
-        let groups = vec![named.map_or(gid, |it| it.gid)];
+        let groups = vec![named(group, user).unwrap_or(gid)];
         return Ok(Identity { uid, gid, groups, home: home(passwd, uid) });
     } else if !name.is_empty() {
         let member = |it: &Group<'_>| it.members.split(|&byte| byte == b',').any(|it| it == name);
@@ -157,7 +162,7 @@ mod tests {
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\
         daemon:x:1:1::/:/bin/false\n\napp:x:1000:1001:App:/home/app:/bin/sh\nodd:x:77\n";
-    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\napp:x:1001:app\n";
+    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\napp:x:1001:app\n88:x:4002:\n";
 
     #[track_caller]
     fn check(user: &str, expect: &str) {
@@ -181,6 +186,9 @@ mod tests {
         check("4242:wheel", "4242:10 [10] /");
         check("odd", "77:0 [0] /");
         check(":staff", "0:50 [50] /root");
+        // A second look takes a number for a name.
+        check("app:88", "1000:88 [4002] /home/app");
+        check("77:88", "77:88 [4002] /");
     }
 
     #[test]
