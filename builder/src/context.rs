@@ -40,7 +40,12 @@ pub struct Prepared {
 ///
 /// `User` or `Usage` if they do not exist or are not what they should be; `Remote` if they cannot
 /// be fetched; `Host` if the disk fails.
-pub async fn prepare(request: &Request, cwd: &Path, store: &Store, images: &Images) -> Result<Prepared, Failure> {
+pub async fn prepare(
+    request: &Request,
+    cwd: &Path,
+    store: &Store,
+    images: &Images,
+) -> Result<Prepared, Failure> {
     match &request.context {
         Context::Directory(directory) => local(directory, &request.file, cwd),
         Context::Stdin => {
@@ -48,11 +53,15 @@ pub async fn prepare(request: &Request, cwd: &Path, store: &Store, images: &Imag
             from_bytes(&bytes, &request.file, cwd, store.root())
         }
         Context::Remote(url) => match remote::parse(url) {
-            remote::Remote::Git(identifier, attrs) => from_git(&identifier, &attrs, &request.file, cwd, store.root()).await,
+            remote::Remote::Git(identifier, attrs) => {
+                from_git(&identifier, &attrs, &request.file, cwd, store.root()).await
+            }
             remote::Remote::Http(url) => {
                 let web = images.registry()?.web();
-                let fetched = http::fetch(&web, &url, &BTreeMap::new(), store, &|_, _, _, _| {}).await?;
-                let bytes = read_limited(&store.root().join(fetched.dir).join(fetched.name), MAX_STDIN)?;
+                let fetched =
+                    http::fetch(&web, &url, &BTreeMap::new(), store, &|_, _, _, _| {}).await?;
+                let bytes =
+                    read_limited(&store.root().join(fetched.dir).join(fetched.name), MAX_STDIN)?;
                 from_bytes(&bytes, &request.file, cwd, store.root())
             }
         },
@@ -65,7 +74,10 @@ fn local(directory: &Path, file: &DockerfileFrom, cwd: &Path) -> Result<Prepared
             .hint("the last argument is the directory with the files that COPY and ADD read; `.` is the current one")
     })?;
     if !kind.is_dir() {
-        return Err(Failure::new(Kind::User, format!("the build context {} is not a directory", directory.display())));
+        return Err(Failure::new(
+            Kind::User,
+            format!("the build context {} is not a directory", directory.display()),
+        ));
     }
     let path = match file {
         DockerfileFrom::Stdin => {
@@ -90,16 +102,24 @@ fn default_dockerfile(directory: &Path) -> PathBuf {
     if !path.exists() && lower.exists() { lower } else { path }
 }
 
-fn with_dockerfile(directory: &Path, path: &Path, temporary: Option<tempfile::TempDir>) -> Result<Prepared, Failure> {
+fn with_dockerfile(
+    directory: &Path,
+    path: &Path,
+    temporary: Option<tempfile::TempDir>,
+) -> Result<Prepared, Failure> {
     let dockerfile = read_limited(path, MAX_DOCKERFILE).map_err(|mut failure| {
         if !path.exists() {
             failure = Failure::new(
                 Kind::User,
-                format!("failed to read dockerfile: open {}: no such file or directory", path.display()),
+                format!(
+                    "failed to read dockerfile: open {}: no such file or directory",
+                    path.display()
+                ),
             );
             let parent = path.parent().unwrap_or(directory);
             if let Some(similar) = similar_dockerfile(parent) {
-                failure = failure.hint(format!("there is {}: use -f", parent.join(similar).display()));
+                failure =
+                    failure.hint(format!("there is {}: use -f", parent.join(similar).display()));
             } else {
                 failure = failure.hint("-f names another file; the context is the last argument");
             }
@@ -109,9 +129,18 @@ fn with_dockerfile(directory: &Path, path: &Path, temporary: Option<tempfile::Te
     let mut ignore = path.as_os_str().to_owned();
     ignore.push(".dockerignore");
     let ignore = PathBuf::from(ignore);
-    let own_ignore = if ignore.is_file() { Some(read_limited(&ignore, MAX_DOCKERFILE)?) } else { None };
-    let name = path.file_name().map_or_else(|| "Dockerfile".to_owned(), |it| it.to_string_lossy().into_owned());
-    Ok(Prepared { directory: Some(directory.to_owned()), name, dockerfile, own_ignore, _temporary: temporary })
+    let own_ignore =
+        if ignore.is_file() { Some(read_limited(&ignore, MAX_DOCKERFILE)?) } else { None };
+    let name = path
+        .file_name()
+        .map_or_else(|| "Dockerfile".to_owned(), |it| it.to_string_lossy().into_owned());
+    Ok(Prepared {
+        directory: Some(directory.to_owned()),
+        name,
+        dockerfile,
+        own_ignore,
+        _temporary: temporary,
+    })
 }
 
 /// A file whose name resembles a Dockerfile's, for a hint.
@@ -121,7 +150,9 @@ fn similar_dockerfile(directory: &Path) -> Option<String> {
         .filter_map(|it| it.ok()?.file_name().into_string().ok())
         .filter(|name| {
             let lower = name.to_lowercase();
-            (lower.contains("docker") || lower.contains("containerfile")) && !lower.contains("ignore") && !lower.contains("compose")
+            (lower.contains("docker") || lower.contains("containerfile"))
+                && !lower.contains("ignore")
+                && !lower.contains("compose")
         })
         .collect();
     names.sort_unstable();
@@ -134,9 +165,14 @@ fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, Failure> {
         std::fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
-    let bytes = read().map_err(|error: std::io::Error| Failure::host(&format!("read {}", path.display()), &error))?;
+    let bytes = read().map_err(|error: std::io::Error| {
+        Failure::host(&format!("read {}", path.display()), &error)
+    })?;
     if bytes.len() as u64 > limit {
-        return Err(Failure::new(Kind::User, format!("{} is larger than {limit} bytes", path.display())));
+        return Err(Failure::new(
+            Kind::User,
+            format!("{} is larger than {limit} bytes", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -154,14 +190,22 @@ fn read_stdin() -> Result<Vec<u8>, Failure> {
 /// Whether bytes are a tar, compressed or not.
 fn is_archive(bytes: &[u8]) -> bool {
     const MAGIC_OFFSET: usize = 257;
-    compress::Format::detect(bytes) != compress::Format::Plain || bytes.get(MAGIC_OFFSET..).is_some_and(|it| it.starts_with(b"ustar"))
+    compress::Format::detect(bytes) != compress::Format::Plain
+        || bytes.get(MAGIC_OFFSET..).is_some_and(|it| it.starts_with(b"ustar"))
 }
 
 /// An archive is unpacked and is the context; anything else is a Dockerfile without a context.
-fn from_bytes(bytes: &[u8], file: &DockerfileFrom, cwd: &Path, store: &Path) -> Result<Prepared, Failure> {
+fn from_bytes(
+    bytes: &[u8],
+    file: &DockerfileFrom,
+    cwd: &Path,
+    store: &Path,
+) -> Result<Prepared, Failure> {
     if !is_archive(bytes) {
         if let DockerfileFrom::Path(path) = file {
-            return Err(Failure::usage(format!("-f {path} cannot be used: the context is itself a Dockerfile")));
+            return Err(Failure::usage(format!(
+                "-f {path} cannot be used: the context is itself a Dockerfile"
+            )));
         }
         return Ok(Prepared {
             directory: None,
@@ -175,7 +219,8 @@ fn from_bytes(bytes: &[u8], file: &DockerfileFrom, cwd: &Path, store: &Path) -> 
         .prefix("context-")
         .tempdir_in(store.join("tmp"))
         .map_err(|error| Failure::host("create a directory for the context", &error))?;
-    let (_, reader) = compress::decoder(bytes).map_err(|error| Failure::host("read the context archive", &error))?;
+    let (_, reader) = compress::decoder(bytes)
+        .map_err(|error| Failure::host("read the context archive", &error))?;
     let mut archive = tar::Archive::new(reader);
     archive.set_preserve_permissions(true);
     archive.set_preserve_mtime(true);
@@ -186,7 +231,9 @@ fn from_bytes(bytes: &[u8], file: &DockerfileFrom, cwd: &Path, store: &Path) -> 
         }
         Ok(())
     });
-    unpacked.map_err(|error| Failure::new(Kind::User, format!("the context is not a readable archive: {error}")))?;
+    unpacked.map_err(|error| {
+        Failure::new(Kind::User, format!("the context is not a readable archive: {error}"))
+    })?;
     in_tree(temporary.path().to_owned(), file, cwd, Some(temporary))
 }
 
@@ -221,7 +268,10 @@ fn in_tree(
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
     let root = directory.canonicalize().unwrap_or_else(|_| directory.clone());
     if path.exists() && !real.starts_with(&root) {
-        return Err(Failure::new(Kind::User, format!("the Dockerfile {} is outside of the context", path.display())));
+        return Err(Failure::new(
+            Kind::User,
+            format!("the Dockerfile {} is outside of the context", path.display()),
+        ));
     }
     with_dockerfile(&directory, &path, temporary)
 }

@@ -32,7 +32,9 @@ impl Env {
     pub fn read() -> std::io::Result<Self> {
         Ok(Self {
             vars: std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
                 .collect(),
             cwd: std::env::current_dir()?,
             now: SystemTime::now()

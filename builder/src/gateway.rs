@@ -5,7 +5,9 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rbuild_frontend::gateway::{Gateway, GatewayError, GatewayErrorKind, ImageRequest, ResolvedImage};
+use rbuild_frontend::gateway::{
+    Gateway, GatewayError, GatewayErrorKind, ImageRequest, ResolvedImage,
+};
 use rbuild_solver::solve::EventSink;
 
 use crate::session::images::Images;
@@ -32,23 +34,39 @@ pub struct LocalGateway {
 }
 
 impl Gateway for LocalGateway {
-    fn resolve_images(&self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, GatewayError>> {
+    fn resolve_images(
+        &self,
+        requests: &[ImageRequest],
+    ) -> Vec<Result<ResolvedImage, GatewayError>> {
         let all = requests.iter().map(async |request| {
             let task = self.events.task(&request.name);
-            let resolved = self.images.resolve(&request.reference, &request.platform).await.map_err(GatewayError::from);
+            let resolved = self
+                .images
+                .resolve(&request.reference, &request.platform)
+                .await
+                .map_err(GatewayError::from);
             task.end(resolved)
         });
         self.runtime.block_on(futures_util::future::join_all(all))
     }
 
-    fn read_context_file(&self, context: &str, path: &str) -> Result<Option<Vec<u8>>, GatewayError> {
+    fn read_context_file(
+        &self,
+        context: &str,
+        path: &str,
+    ) -> Result<Option<Vec<u8>>, GatewayError> {
         if context == "dockerfile" {
-            return Ok(self.own_ignore.as_ref().filter(|(name, _)| name == path).map(|(_, bytes)| bytes.clone()));
+            return Ok(self
+                .own_ignore
+                .as_ref()
+                .filter(|(name, _)| name == path)
+                .map(|(_, bytes)| bytes.clone()));
         }
         let Some(Some(directory)) = self.directories.get(context) else { return Ok(None) };
         let file = directory.join(path);
         let mut bytes = Vec::new();
-        let read = std::fs::File::open(&file).and_then(|it| it.take(MAX_FILE).read_to_end(&mut bytes));
+        let read =
+            std::fs::File::open(&file).and_then(|it| it.take(MAX_FILE).read_to_end(&mut bytes));
         match read {
             Ok(_) => Ok(Some(bytes)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -65,7 +83,8 @@ impl Gateway for LocalGateway {
         let wanted = Path::new(path.trim_start_matches('/'));
         let parent = wanted.parent().unwrap_or(Path::new(""));
         let Ok(entries) = std::fs::read_dir(directory.join(parent)) else { return Vec::new() };
-        let names = entries.take(MAX_NAMES).filter_map(|it| it.ok()?.file_name().into_string().ok());
+        let names =
+            entries.take(MAX_NAMES).filter_map(|it| it.ok()?.file_name().into_string().ok());
         names.map(|name| parent.join(name).display().to_string()).collect()
     }
 }

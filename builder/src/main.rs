@@ -26,7 +26,9 @@ use crate::env::Env;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    if let Some(code) = rbuild_solver::worker::dispatch_hidden(&std::env::args_os().collect::<Vec<_>>()) {
+    if let Some(code) =
+        rbuild_solver::worker::dispatch_hidden(&std::env::args_os().collect::<Vec<_>>())
+    {
         return code;
     }
     let cli = match Cli::try_parse() {

@@ -127,7 +127,8 @@ mod tests {
     #[test]
     fn a_failed_step_shows_its_lines() {
         let text = "FROM busybox\n\nRUN true\nRUN false \\\n  && true\nRUN x\nRUN y\nRUN z\n";
-        let mut failure = Failure::new(Kind::User, "process \"/bin/sh -c false\" failed: exit code: 1");
+        let mut failure =
+            Failure::new(Kind::User, "process \"/bin/sh -c false\" failed: exit code: 1");
         failure.excerpt = source_excerpt("Dockerfile", text, 4, 5);
         expect![[r#"
             Dockerfile:4

@@ -16,7 +16,10 @@ pub fn watch(token: CancelToken) {
         tokio::spawn(async move {
             while stream.recv().await.is_some() {
                 if token.is_cancelled() {
-                    #[expect(clippy::exit, reason = "the user asked twice; the worker dies with this process")]
+                    #[expect(
+                        clippy::exit,
+                        reason = "the user asked twice; the worker dies with this process"
+                    )]
                     std::process::exit(KILLED);
                 }
                 token.cancel();

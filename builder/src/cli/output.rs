@@ -154,12 +154,19 @@ struct Reader {
 impl Reader {
     fn attribute(&mut self, key: &str, value: Option<String>) -> Result<(), Failure> {
         let flag = format!("--output {key}");
-        let truth = |value: &Option<String>| value.as_deref().map_or(Ok(true), |it| spec::boolean(&flag, it));
-        let text = |value: Option<String>| value.ok_or_else(|| Failure::usage(format!("{flag} needs a value")));
+        let truth = |value: &Option<String>| {
+            value.as_deref().map_or(Ok(true), |it| spec::boolean(&flag, it))
+        };
+        let text = |value: Option<String>| {
+            value.ok_or_else(|| Failure::usage(format!("{flag} needs a value")))
+        };
         match key {
             "type" => self.kind = Some(text(value)?),
             "dest" => self.dest = Some(text(value)?),
-            "name" => self.image.names.extend(text(value)?.split(',').filter(|it| !it.is_empty()).map(str::to_owned)),
+            "name" => self
+                .image
+                .names
+                .extend(text(value)?.split(',').filter(|it| !it.is_empty()).map(str::to_owned)),
             "push" => self.push = truth(&value)?,
             "push-by-digest" => self.image.push_by_digest = truth(&value)?,
             "tar" => self.tar = Some(truth(&value)?),
@@ -185,7 +192,10 @@ impl Reader {
     }
 
     fn finish(mut self, spec_text: &str) -> Result<Output, Failure> {
-        let kind = self.kind.as_deref().ok_or_else(|| Failure::usage(format!("--output `{spec_text}`: type= is missing")))?;
+        let kind = self
+            .kind
+            .as_deref()
+            .ok_or_else(|| Failure::usage(format!("--output `{spec_text}`: type= is missing")))?;
         let kind = match kind {
             "image" => OutputKind::Image { push: self.push },
             "registry" => OutputKind::Image { push: true },
@@ -201,10 +211,21 @@ impl Reader {
         self.image.compression = self.compression()?;
         let dest = match (kind, self.dest.as_deref()) {
             (OutputKind::Image { .. }, None) => Dest::Store,
-            (OutputKind::Image { .. }, Some(_)) => return Err(Failure::usage("--output type=image has no dest")),
-            (OutputKind::Local, None) => return Err(Failure::usage("--output type=local needs dest=DIRECTORY")),
-            (OutputKind::Local | OutputKind::Oci { tar: false } | OutputKind::Docker { tar: false }, Some("-") | None) => {
-                return Err(Failure::usage("--output: a directory cannot be written to standard output: give dest=DIRECTORY"));
+            (OutputKind::Image { .. }, Some(_)) => {
+                return Err(Failure::usage("--output type=image has no dest"));
+            }
+            (OutputKind::Local, None) => {
+                return Err(Failure::usage("--output type=local needs dest=DIRECTORY"));
+            }
+            (
+                OutputKind::Local
+                | OutputKind::Oci { tar: false }
+                | OutputKind::Docker { tar: false },
+                Some("-") | None,
+            ) => {
+                return Err(Failure::usage(
+                    "--output: a directory cannot be written to standard output: give dest=DIRECTORY",
+                ));
             }
             (_, Some("-") | None) => Dest::Stdout,
             (_, Some("")) => return Err(Failure::usage("--output: dest is empty")),
@@ -225,14 +246,18 @@ impl Reader {
             }),
         };
         match self.compression.as_deref() {
-            None | Some("gzip") => {
-                Ok(Compression::Gzip(level(DEFAULT_GZIP_LEVEL.cast_signed(), 0..=9)?.cast_unsigned()))
-            }
+            None | Some("gzip") => Ok(Compression::Gzip(
+                level(DEFAULT_GZIP_LEVEL.cast_signed(), 0..=9)?.cast_unsigned(),
+            )),
             Some("zstd") => Ok(Compression::Zstd(level(DEFAULT_ZSTD_LEVEL, 1..=22)?)),
             Some("uncompressed") => Ok(Compression::None),
-            Some("estargz") => Err(Failure::usage("--output: compression=estargz is not supported: use gzip or zstd")),
-            Some(other) => Err(Failure::usage(format!("--output: there is no compression `{other}`"))
-                .hint("compressions: gzip, zstd, uncompressed")),
+            Some("estargz") => Err(Failure::usage(
+                "--output: compression=estargz is not supported: use gzip or zstd",
+            )),
+            Some(other) => {
+                Err(Failure::usage(format!("--output: there is no compression `{other}`"))
+                    .hint("compressions: gzip, zstd, uncompressed"))
+            }
         }
     }
 }

@@ -145,7 +145,10 @@ impl Request {
     pub fn new(raw: &Build, env: &Env) -> Result<Self, Failure> {
         refuse_unsupported(raw)?;
         let build_args = build_args(&raw.build_args, env);
-        let epoch = build_args.get("SOURCE_DATE_EPOCH").map(String::as_str).or_else(|| env.var("SOURCE_DATE_EPOCH"));
+        let epoch = build_args
+            .get("SOURCE_DATE_EPOCH")
+            .map(String::as_str)
+            .or_else(|| env.var("SOURCE_DATE_EPOCH"));
         let file = match raw.file.as_deref() {
             None => DockerfileFrom::Default,
             Some("-") => DockerfileFrom::Stdin,
@@ -153,7 +156,9 @@ impl Request {
         };
         let context = context(&raw.context, env);
         if context == Context::Stdin && file == DockerfileFrom::Stdin {
-            return Err(Failure::usage("standard input cannot be both the context and the Dockerfile"));
+            return Err(Failure::usage(
+                "standard input cannot be both the context and the Dockerfile",
+            ));
         }
         Ok(Self {
             context,
@@ -165,10 +170,17 @@ impl Request {
             build_contexts: raw
                 .build_contexts
                 .iter()
-                .map(|it| key_value("--build-context", it).map(|(name, value)| (name.to_lowercase(), value)))
+                .map(|it| {
+                    key_value("--build-context", it)
+                        .map(|(name, value)| (name.to_lowercase(), value))
+                })
                 .collect::<Result<_, _>>()?,
             labels: raw.labels.iter().map(|it| label(it)).collect(),
-            annotations: raw.annotations.iter().map(|it| annotation(it)).collect::<Result<_, _>>()?,
+            annotations: raw
+                .annotations
+                .iter()
+                .map(|it| annotation(it))
+                .collect::<Result<_, _>>()?,
             no_cache: match (raw.no_cache, raw.no_cache_filter.is_empty()) {
                 (true, _) => NoCache::All,
                 (false, true) => NoCache::Never,
@@ -180,7 +192,10 @@ impl Request {
             network: network(&raw.network)?,
             add_hosts: raw.add_hosts.iter().map(|it| add_host(it)).collect::<Result<_, _>>()?,
             ulimits: raw.ulimits.iter().map(|it| ulimit(it)).collect::<Result<_, _>>()?,
-            shm_size: raw.shm_size.as_deref().map_or(Ok(0), |it| spec::byte_size("--shm-size", it))?,
+            shm_size: raw
+                .shm_size
+                .as_deref()
+                .map_or(Ok(0), |it| spec::byte_size("--shm-size", it))?,
             allow: raw.allow.clone(),
             iidfile: raw.iidfile.clone(),
             metadata_file: raw.metadata_file.clone(),
@@ -198,20 +213,27 @@ impl Request {
 }
 
 fn refuse_unsupported(raw: &Build) -> Result<(), Failure> {
-    let off = |value: &Option<String>| value.as_deref().is_none_or(|it| spec::boolean("", it).is_ok_and(|on| !on));
+    let off = |value: &Option<String>| {
+        value.as_deref().is_none_or(|it| spec::boolean("", it).is_ok_and(|on| !on))
+    };
     let first = |values: &[String]| values.first().cloned().unwrap_or_default();
     if raw.load {
         return Err(Failure::usage("--load is not supported: there is no Docker to load into")
             .hint("--output type=docker,dest=image.tar writes an archive for `docker load`; -t NAME keeps the image in the store"));
     }
-    for (flag, values) in [("--cache-from", &raw.cache_from), ("--cache-to", &raw.cache_to), ("--attest", &raw.attest)] {
+    for (flag, values) in [
+        ("--cache-from", &raw.cache_from),
+        ("--cache-to", &raw.cache_to),
+        ("--attest", &raw.attest),
+    ] {
         if !values.is_empty() {
             return Err(Failure::usage(format!("{flag} {} is not supported", first(values))));
         }
     }
     for (flag, value) in [("--provenance", &raw.provenance), ("--sbom", &raw.sbom)] {
         if !off(value) {
-            return Err(Failure::usage(format!("{flag} is not supported")).hint(format!("{flag}=false is accepted")));
+            return Err(Failure::usage(format!("{flag} is not supported"))
+                .hint(format!("{flag}=false is accepted")));
         }
     }
     Ok(())
@@ -230,7 +252,9 @@ fn build_args(given: &[String], env: &Env) -> BTreeMap<String, String> {
 
 /// Whether a context is a git repository or a URL rather than a path (buildx's rule).
 pub fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix))
+    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
 }
 
 fn context(text: &str, env: &Env) -> Context {
@@ -242,7 +266,8 @@ fn context(text: &str, env: &Env) -> Context {
 }
 
 fn outputs(raw: &Build) -> Result<Vec<Output>, Failure> {
-    let mut outputs: Vec<Output> = raw.outputs.iter().map(|it| output::parse(it)).collect::<Result<_, _>>()?;
+    let mut outputs: Vec<Output> =
+        raw.outputs.iter().map(|it| output::parse(it)).collect::<Result<_, _>>()?;
     if raw.push {
         let image = outputs.iter_mut().find_map(|it| match &mut it.kind {
             output::OutputKind::Image { push } => Some(push),
@@ -286,7 +311,9 @@ fn label(text: &str) -> (String, String) {
 fn annotation(text: &str) -> Result<(String, String), Failure> {
     let (key, value) = key_value("--annotation", text)?;
     match key.split_once(':') {
-        Some((kind, name)) if ["manifest", "index", "manifest-descriptor", "index-descriptor"].contains(&kind) => {
+        Some((kind, name))
+            if ["manifest", "index", "manifest-descriptor", "index-descriptor"].contains(&kind) =>
+        {
             Ok((format!("annotation-{kind}.{name}"), value))
         }
         Some(_) | None => Ok((format!("annotation.{key}"), value)),
@@ -298,7 +325,8 @@ fn network(text: &str) -> Result<NetMode, Failure> {
         "" | "default" => Ok(NetMode::Sandbox),
         "host" => Ok(NetMode::Host),
         "none" => Ok(NetMode::None),
-        other => Err(Failure::usage(format!("--network: there is no mode `{other}`")).hint("modes: default, host, none")),
+        other => Err(Failure::usage(format!("--network: there is no mode `{other}`"))
+            .hint("modes: default, host, none")),
     }
 }
 
@@ -331,17 +359,27 @@ fn secret(text: &str, env: &Env) -> Result<(String, SecretFrom), Failure> {
             "src" | "source" => source = value,
             "env" => variable = value,
             "type" => kind = value,
-            other => return Err(Failure::usage(format!("--secret `{text}`: `{other}` is not supported"))),
+            other => {
+                return Err(Failure::usage(format!(
+                    "--secret `{text}`: `{other}` is not supported"
+                )));
+            }
         }
     }
-    let id = id.filter(|it| !it.is_empty()).ok_or_else(|| Failure::usage(format!("--secret `{text}`: id= is missing")))?;
+    let id = id
+        .filter(|it| !it.is_empty())
+        .ok_or_else(|| Failure::usage(format!("--secret `{text}`: id= is missing")))?;
     let from = match (kind.as_deref(), source, variable) {
         (Some("env"), None, None) => SecretFrom::Env(id.clone()),
-        (Some("env"), Some(name), None) | (None | Some("env"), None, Some(name)) => SecretFrom::Env(name),
+        (Some("env"), Some(name), None) | (None | Some("env"), None, Some(name)) => {
+            SecretFrom::Env(name)
+        }
         (None | Some("file"), Some(path), _) => SecretFrom::File(env.cwd.join(path)),
         (None, None, None) if env.vars.contains_key(&id) => SecretFrom::Env(id.clone()),
         (None | Some("file"), None, None) => SecretFrom::File(env.cwd.join(&id)),
-        (Some(other), ..) => return Err(Failure::usage(format!("--secret `{text}`: there is no type `{other}`"))),
+        (Some(other), ..) => {
+            return Err(Failure::usage(format!("--secret `{text}`: there is no type `{other}`")));
+        }
     };
     match &from {
         SecretFrom::File(path) if !path.is_file() => {
@@ -355,9 +393,9 @@ fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
     let (id, paths) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { "default" } else { id };
     if paths.is_empty() {
-        let agent = env
-            .var("SSH_AUTH_SOCK")
-            .ok_or_else(|| Failure::usage(format!("--ssh {id}: SSH_AUTH_SOCK is not set, so there is no agent")))?;
+        let agent = env.var("SSH_AUTH_SOCK").ok_or_else(|| {
+            Failure::usage(format!("--ssh {id}: SSH_AUTH_SOCK is not set, so there is no agent"))
+        })?;
         return Ok((id.to_owned(), SshFrom::Agent(PathBuf::from(agent))));
     }
     use std::os::unix::fs::FileTypeExt as _;
@@ -365,13 +403,18 @@ fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
     for path in &paths {
         let kind = path
             .metadata()
-            .map_err(|error| Failure::usage(format!("--ssh {id}: cannot look at {}: {error}", path.display())))?
+            .map_err(|error| {
+                Failure::usage(format!("--ssh {id}: cannot look at {}: {error}", path.display()))
+            })?
             .file_type();
         if kind.is_socket() && paths.len() == 1 {
             return Ok((id.to_owned(), SshFrom::Agent(path.clone())));
         }
         if !kind.is_file() {
-            return Err(Failure::usage(format!("--ssh {id}: {} is neither an agent's socket nor a key", path.display())));
+            return Err(Failure::usage(format!(
+                "--ssh {id}: {} is neither an agent's socket nor a key",
+                path.display()
+            )));
         }
     }
     Ok((id.to_owned(), SshFrom::Keys(paths)))
@@ -383,13 +426,18 @@ fn progress(raw: &Build, env: &Env) -> Progress {
         return Progress::Quiet;
     }
     match raw.progress {
-        Progress::Auto => env.var("BUILDKIT_PROGRESS").and_then(|it| Progress::from_str(it, true).ok()).unwrap_or(Progress::Auto),
+        Progress::Auto => env
+            .var("BUILDKIT_PROGRESS")
+            .and_then(|it| Progress::from_str(it, true).ok())
+            .unwrap_or(Progress::Auto),
         given => given,
     }
 }
 
 fn parse_epoch(text: &str) -> Result<i64, Failure> {
-    text.parse().map_err(|_| Failure::usage(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds")))
+    text.parse().map_err(|_| {
+        Failure::usage(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))
+    })
 }
 
 fn call(raw: &Build) -> Result<Call, Failure> {
@@ -405,8 +453,9 @@ fn call(raw: &Build) -> Result<Call, Failure> {
             (_, "format=json") => json = true,
             (_, "format=text") => json = false,
             (_, other) => {
-                return Err(Failure::usage(format!("--call: `{other}` is not supported"))
-                    .hint("methods: build, check, outline, targets, describe; `,format=json` prints JSON"));
+                return Err(Failure::usage(format!("--call: `{other}` is not supported")).hint(
+                    "methods: build, check, outline, targets, describe; `,format=json` prints JSON",
+                ));
             }
         }
     }

@@ -53,7 +53,8 @@ pub fn pairs(flag: &str, text: &str) -> Result<Vec<(String, Option<String>)>, Fa
 ///
 /// If it is not a number with one of those units.
 pub fn byte_size(flag: &str, text: &str) -> Result<u64, Failure> {
-    let wrong = || Failure::usage(format!("{flag}: `{text}` is not a number of bytes, like 64m or 1gb"));
+    let wrong =
+        || Failure::usage(format!("{flag}: `{text}` is not a number of bytes, like 64m or 1gb"));
     let lower = text.trim().to_lowercase();
     let digits = lower.trim_end_matches(|it: char| it.is_ascii_alphabetic()).trim_end();
     let shift = match lower[digits.len()..].trim_start() {
@@ -68,7 +69,11 @@ pub fn byte_size(flag: &str, text: &str) -> Result<u64, Failure> {
     if !(0.0..=1e15).contains(&value) {
         return Err(wrong());
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be in range"
+    )]
     let scaled = (value * 2f64.powi(shift)) as u64;
     Ok(scaled)
 }
@@ -79,7 +84,8 @@ pub fn byte_size(flag: &str, text: &str) -> Result<u64, Failure> {
 ///
 /// If a number or a unit is missing.
 pub fn duration(flag: &str, text: &str) -> Result<u64, Failure> {
-    let wrong = || Failure::usage(format!("{flag}: `{text}` is not a duration, like 90s, 12h or 7d"));
+    let wrong =
+        || Failure::usage(format!("{flag}: `{text}` is not a duration, like 90s, 12h or 7d"));
     let mut seconds = 0u64;
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -97,7 +103,8 @@ pub fn duration(flag: &str, text: &str) -> Result<u64, Failure> {
             'w' => 604_800,
             _ => return Err(wrong()),
         };
-        seconds = number.checked_mul(factor).and_then(|it| seconds.checked_add(it)).ok_or_else(wrong)?;
+        seconds =
+            number.checked_mul(factor).and_then(|it| seconds.checked_add(it)).ok_or_else(wrong)?;
         rest = &rest[digits + unit.len_utf8()..];
     }
     Ok(seconds)
@@ -122,7 +129,10 @@ mod tests {
 
     #[test]
     fn quoted_fields() {
-        assert_eq!(csv("-o", r#"type=oci,"dest=a,b","say ""x""""#).unwrap(), ["type=oci", "dest=a,b", r#"say "x""#]);
+        assert_eq!(
+            csv("-o", r#"type=oci,"dest=a,b","say ""x""""#).unwrap(),
+            ["type=oci", "dest=a,b", r#"say "x""#]
+        );
         assert!(csv("-o", "\"open").is_err());
     }
 

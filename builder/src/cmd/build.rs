@@ -7,7 +7,10 @@ use std::sync::mpsc;
 
 use rbuild_solver::event::Event;
 use rbuild_solver::llb::Graph;
-use rbuild_solver::solve::{CancelToken, EventSink, ExecSettings, SolveError, SolveErrorKind, SolveRequest, Solved, Solver, solve};
+use rbuild_solver::solve::{
+    CancelToken, EventSink, ExecSettings, SolveError, SolveErrorKind, SolveRequest, Solved, Solver,
+    solve,
+};
 use rbuild_solver::worker::client::Worker;
 use rbuild_solver::worker::launch;
 use rbuild_store::digest::{Digest, Hasher};
@@ -88,7 +91,8 @@ async fn build(
     opened: Arc<Opened>,
     events: &EventSink,
 ) -> Result<(), Failure> {
-    let tags = request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
+    let tags =
+        request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
     signal::watch(cancel.clone());
     let planned = lower(&opened, events).await?;
@@ -127,7 +131,9 @@ async fn lower(opened: &Arc<Opened>, events: &EventSink) -> Result<Planned, Fail
     let gateway = opened.gateway(tokio::runtime::Handle::current(), events.clone());
     let opened = Arc::clone(opened);
     let lowered = tokio::task::spawn_blocking(move || plan::lower(&opened, &gateway)).await;
-    lowered.unwrap_or_else(|error| Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}"))))
+    lowered.unwrap_or_else(|error| {
+        Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}")))
+    })
 }
 
 fn warn(planned: &Planned, opened: &Opened, request: &Request) {
@@ -205,7 +211,9 @@ pub fn solve_failure(error: &SolveError, graph: &Graph) -> Failure {
     failure.hint.clone_from(&error.hint);
     if let Some(id) = error.vertex {
         let location = graph[id].meta.location.as_ref();
-        if let Some((location, file)) = location.and_then(|it| Some((it, graph.files.get(it.file)?))) {
+        if let Some((location, file)) =
+            location.and_then(|it| Some((it, graph.files.get(it.file)?)))
+        {
             failure.excerpt = source_excerpt(&file.name, &file.text, location.first, location.last);
         }
     }
@@ -244,10 +252,12 @@ fn finish(request: &Request, env: &Env, response: &Response) -> Result<(), Failu
         write_file(&env.cwd.join(path), id.to_string().as_bytes())?;
     }
     if let Some(path) = &request.metadata_file {
-        let text = serde_json::to_vec_pretty(&response.metadata).expect("metadata has only string keys");
+        let text =
+            serde_json::to_vec_pretty(&response.metadata).expect("metadata has only string keys");
         write_file(&env.cwd.join(path), &text)?;
     }
-    if request.quiet && !to_stdout(&request.outputs)
+    if request.quiet
+        && !to_stdout(&request.outputs)
         && let Some(id) = id
     {
         super::print(&format!("{id}\n"))?;
@@ -264,5 +274,6 @@ fn to_stdout(outputs: &[Output]) -> bool {
 }
 
 fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    std::fs::write(path, bytes).map_err(|error| Failure::host(&format!("write {}", path.display()), &error))
+    std::fs::write(path, bytes)
+        .map_err(|error| Failure::host(&format!("write {}", path.display()), &error))
 }

@@ -20,7 +20,12 @@ pub async fn run(request: &Request, opened: Opened, events: &EventSink) -> Resul
     let answer = move || match method {
         Method::Check => check(&opened, &gateway, json),
         Method::Outline => {
-            let outline = rbuild_frontend::lower::outline(&opened.dockerfile, &opened.source, &opened.options, &gateway);
+            let outline = rbuild_frontend::lower::outline(
+                &opened.dockerfile,
+                &opened.source,
+                &opened.options,
+                &gateway,
+            );
             let outline = outline.map_err(|error| plan::lower_failure(&error, &opened.source))?;
             if json { print_json(&outline) } else { print(&outline.to_text()) }
         }
@@ -37,7 +42,9 @@ pub async fn run(request: &Request, opened: Opened, events: &EventSink) -> Resul
         }
     };
     let answered = tokio::task::spawn_blocking(answer).await;
-    answered.unwrap_or_else(|error| Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}"))))
+    answered.unwrap_or_else(|error| {
+        Err(Failure::new(Kind::Bug, format!("the frontend failed: {error}")))
+    })
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
@@ -46,7 +53,11 @@ fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
 }
 
 /// Lowers for the warnings alone.
-fn check(opened: &Opened, gateway: &crate::gateway::LocalGateway, json: bool) -> Result<(), Failure> {
+fn check(
+    opened: &Opened,
+    gateway: &crate::gateway::LocalGateway,
+    json: bool,
+) -> Result<(), Failure> {
     let planned = plan::lower(opened, gateway)?;
     if json {
         let warnings: Vec<serde_json::Value> = planned
@@ -63,7 +74,8 @@ fn check(opened: &Opened, gateway: &crate::gateway::LocalGateway, json: bool) ->
     } else if planned.warnings.is_empty() {
         print("Check complete, no warnings found.\n")?;
     } else {
-        let mut text = format!("Check complete, {} warnings have been found!\n\n", planned.warnings.len());
+        let mut text =
+            format!("Check complete, {} warnings have been found!\n\n", planned.warnings.len());
         for warning in &planned.warnings {
             text.push_str(&warning.render(&opened.source));
             text.push('\n');
@@ -73,6 +85,9 @@ fn check(opened: &Opened, gateway: &crate::gateway::LocalGateway, json: bool) ->
     if planned.warnings.is_empty() {
         Ok(())
     } else {
-        Err(Failure::new(Kind::User, format!("the check found {} warnings", planned.warnings.len())))
+        Err(Failure::new(
+            Kind::User,
+            format!("the check found {} warnings", planned.warnings.len()),
+        ))
     }
 }

@@ -35,7 +35,8 @@ pub fn run(raw: &Debug, root: &Path, env: &Env) -> Result<(), Failure> {
     let gateway = opened.gateway(runtime.handle().clone(), events);
     let planned = plan::lower(&opened, &gateway)?;
     let graph = &planned.lowered.graph;
-    let targets: Vec<VertexId> = planned.lowered.targets.iter().filter_map(|it| Some(it.edge?.vertex)).collect();
+    let targets: Vec<VertexId> =
+        planned.lowered.targets.iter().filter_map(|it| Some(it.edge?.vertex)).collect();
     match raw.what {
         DebugWhat::Graph if raw.dot => print(&dump::dot(graph, &targets)),
         DebugWhat::Graph => print(&dump::text(graph, &targets)),
@@ -43,7 +44,8 @@ pub fn run(raw: &Debug, root: &Path, env: &Env) -> Result<(), Failure> {
             let mut out = String::new();
             for id in graph.needed(&targets) {
                 let parts = definition_parts(&graph[id].op);
-                writeln!(out, "v{} {}", id.index(), graph[id].meta.name).expect("writing to a string");
+                writeln!(out, "v{} {}", id.index(), graph[id].meta.name)
+                    .expect("writing to a string");
                 for (name, digest) in parts.iter() {
                     writeln!(out, "    {name} {digest}").expect("writing to a string");
                 }

@@ -19,7 +19,8 @@ use crate::report::Failure;
 pub fn run(raw: &Doctor, root: &Path) -> Result<(), Failure> {
     let store = open_store(root)?;
     let worker = Worker::new(store.root(), Snapshotter::Auto);
-    let found = runtime()?.block_on(worker.isolation()).map_err(rbuild_solver::solve::SolveError::from)?;
+    let found =
+        runtime()?.block_on(worker.isolation()).map_err(rbuild_solver::solve::SolveError::from)?;
     if raw.format == Some(Format::Json) {
         let line = json!({"isolation": found.rung, "overlay": found.overlay, "why": found.why});
         return print(&format!("{line}\n"));

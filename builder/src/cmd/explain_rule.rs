@@ -18,7 +18,8 @@ pub fn run(raw: &ExplainRule) -> Result<(), Failure> {
     let Some(name) = &raw.name else {
         let mut out = String::new();
         for rule in Rule::ALL {
-            writeln!(out, "{:<32} {}", rule.name(), rule.description()).expect("writing to a string");
+            writeln!(out, "{:<32} {}", rule.name(), rule.description())
+                .expect("writing to a string");
         }
         return print(&out);
     };

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{open_store, print};
 use crate::cli::raw::{Format, Images, Rmi};
-use crate::progress::bytes;
 use crate::output::parse_name;
+use crate::progress::bytes;
 use crate::report::{Failure, Kind};
 
 /// Largest manifest or configuration that is read, in bytes.
@@ -27,7 +27,8 @@ pub fn list(raw: &Images, root: &Path) -> Result<(), Failure> {
     let mut out = String::new();
     let tags = store.db()?.tags()?;
     if raw.format.is_none() && !raw.quiet {
-        writeln!(out, "{:<50} {:<20} {:<22} {:>9}", "NAME", "DIGEST", "PLATFORM", "SIZE").expect("writing to a string");
+        writeln!(out, "{:<50} {:<20} {:<22} {:>9}", "NAME", "DIGEST", "PLATFORM", "SIZE")
+            .expect("writing to a string");
     }
     for tag in &tags {
         let digest = tag.target.digest.to_string();
@@ -43,7 +44,8 @@ pub fn list(raw: &Images, root: &Path) -> Result<(), Failure> {
             let short = digest.get(..19).unwrap_or(&digest);
             let platforms = image.platforms.join(",");
             let size = bytes(image.size);
-            writeln!(out, "{:<50} {short:<20} {platforms:<22} {size:>9}", tag.name).expect("writing to a string");
+            writeln!(out, "{:<50} {short:<20} {platforms:<22} {size:>9}", tag.name)
+                .expect("writing to a string");
         }
     }
     print(&out)
@@ -75,9 +77,13 @@ fn add(store: &Store, id: &BlobId, shown: &mut Shown, depth: usize) {
         }
         return;
     }
-    let descriptors = document["layers"].as_array().into_iter().flatten().chain([&document["config"]]);
+    let descriptors =
+        document["layers"].as_array().into_iter().flatten().chain([&document["config"]]);
     shown.size += descriptors.filter_map(|it| it["size"].as_u64()).sum::<u64>();
-    let config = document["config"]["digest"].as_str().and_then(|it| it.parse().ok()).and_then(|id| read(store, &id));
+    let config = document["config"]["digest"]
+        .as_str()
+        .and_then(|it| it.parse().ok())
+        .and_then(|id| read(store, &id));
     if let Some(config) = config {
         let part = |name: &str| config[name].as_str().unwrap_or("?").to_owned();
         let variant = config["variant"].as_str().map(|it| format!("/{it}")).unwrap_or_default();
@@ -106,5 +112,6 @@ pub fn remove(raw: &Rmi, root: &Path) -> Result<(), Failure> {
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::new(Kind::User, format!("there is no image named {}", missing.join(", "))).hint("`rbuild images` lists them"))
+    Err(Failure::new(Kind::User, format!("there is no image named {}", missing.join(", ")))
+        .hint("`rbuild images` lists them"))
 }

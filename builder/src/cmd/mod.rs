@@ -65,7 +65,9 @@ fn open_store(root: &std::path::Path) -> Result<Arc<Store>, Failure> {
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::host("write to standard output", &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::host("write to standard output", &error))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -52,7 +52,12 @@ pub struct Planned {
 /// # Errors
 ///
 /// What is wrong with them, with place.
-pub async fn open(request: &Request, env: &Env, store: &Arc<Store>, events: &EventSink) -> Result<Opened, Failure> {
+pub async fn open(
+    request: &Request,
+    env: &Env,
+    store: &Arc<Store>,
+    events: &EventSink,
+) -> Result<Opened, Failure> {
     let task = events.task("[internal] load build definition from Dockerfile");
     let images = Arc::new(Images::new(Arc::clone(store), env.clone(), request.pull));
     let prepared = task.end(context::prepare(request, &env.cwd, store, &images).await)?;
@@ -95,7 +100,8 @@ pub fn lower(opened: &Opened, gateway: &LocalGateway) -> Result<Planned, Failure
     let lint = lint::Options::of_build(&opened.dockerfile, asked)
         .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
     let mut linter = Linter::new(lint);
-    let lowered = lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway, &mut linter);
+    let lowered =
+        lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway, &mut linter);
     let warnings = linter.into_sorted();
     match lowered {
         Ok(lowered) => Ok(Planned { lowered, warnings }),
@@ -131,7 +137,8 @@ fn options(
     options.labels.clone_from(&request.labels);
     options.platforms.clone_from(&request.platforms);
     options.no_cache.clone_from(&request.no_cache);
-    options.context = if prepared.directory.is_some() { MainContext::Local } else { MainContext::Empty };
+    options.context =
+        if prepared.directory.is_some() { MainContext::Local } else { MainContext::Empty };
     options.network = request.network;
     options.add_hosts.clone_from(&request.add_hosts);
     options.ulimits.clone_from(&request.ulimits);
@@ -168,7 +175,9 @@ fn named_context(
         return Ok(NamedContext::Image(value.to_owned()));
     }
     if value.starts_with("target:") {
-        return Err(Failure::usage(format!("--build-context {name}={value}: targets of bake files are not supported")));
+        return Err(Failure::usage(format!(
+            "--build-context {name}={value}: targets of bake files are not supported"
+        )));
     }
     if crate::cli::request::is_remote(value) {
         return Ok(match remote::parse(value) {
@@ -178,7 +187,10 @@ fn named_context(
     }
     let directory = cwd.join(value);
     if !directory.is_dir() {
-        return Err(Failure::usage(format!("--build-context {name}={value}: {} is not a directory", directory.display())));
+        return Err(Failure::usage(format!(
+            "--build-context {name}={value}: {} is not a directory",
+            directory.display()
+        )));
     }
     let source = format!("context:{name}");
     directories.insert(source.clone(), Some(directory));

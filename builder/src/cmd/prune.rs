@@ -59,8 +59,13 @@ pub fn du(raw: &Du, root: &Path) -> Result<(), Failure> {
 ///
 /// If another rbuild uses the store, the user says no, or the disk refuses.
 pub fn prune(raw: &Prune, root: &Path, env: &Env) -> Result<(), Failure> {
-    let keep = raw.keep_duration.as_deref().map(|it| spec::duration("--keep-duration", it)).transpose()?;
-    let most = raw.max_used_space.as_deref().map(|it| spec::byte_size("--max-used-space", it)).transpose()?;
+    let keep =
+        raw.keep_duration.as_deref().map(|it| spec::duration("--keep-duration", it)).transpose()?;
+    let most = raw
+        .max_used_space
+        .as_deref()
+        .map(|it| spec::byte_size("--max-used-space", it))
+        .transpose()?;
     let store = Store::open_exclusive(root)?;
     let policy = Policy {
         // Without a limit everything that can be built again goes.
@@ -73,7 +78,11 @@ pub fn prune(raw: &Prune, root: &Path, env: &Env) -> Result<(), Failure> {
         extras: keep.is_none() && most.is_none(),
     };
     let tags = if raw.all { store.db()?.tags()? } else { Vec::new() };
-    if raw.all && !raw.dry_run && !(raw.force || confirm_tags(&tags.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), env)?) {
+    if raw.all
+        && !raw.dry_run
+        && !(raw.force
+            || confirm_tags(&tags.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), env)?)
+    {
         return Err(refused());
     }
     if !raw.dry_run {
@@ -105,16 +114,19 @@ fn show(plan: &Plan, tags: &[&str]) -> Result<(), Failure> {
         writeln!(out, "image        {name}").expect("writing to a string");
     }
     for (layer, size) in &plan.layers {
-        writeln!(out, "layer        {:<24} {:>9}", &layer[..layer.len().min(24)], bytes(*size)).expect("writing to a string");
+        writeln!(out, "layer        {:<24} {:>9}", &layer[..layer.len().min(24)], bytes(*size))
+            .expect("writing to a string");
     }
     for (blob, size) in &plan.blobs {
-        writeln!(out, "blob         {:<24} {:>9}", &blob.0.hex()[..24], bytes(*size)).expect("writing to a string");
+        writeln!(out, "blob         {:<24} {:>9}", &blob.0.hex()[..24], bytes(*size))
+            .expect("writing to a string");
     }
     for (path, size) in &plan.extras {
         let name = path.file_name().unwrap_or(path.as_os_str()).display();
         writeln!(out, "directory    {name:<24} {:>9}", bytes(*size)).expect("writing to a string");
     }
-    writeln!(out, "{} records, {} in all", plan.records.len(), bytes(plan.bytes())).expect("writing to a string");
+    writeln!(out, "{} records, {} in all", plan.records.len(), bytes(plan.bytes()))
+        .expect("writing to a string");
     print(&out)
 }
 
@@ -125,11 +137,14 @@ fn confirm_tags(names: &[&str], env: &Env) -> Result<bool, Failure> {
 /// Asks on the terminal. Without one there is nobody to ask.
 fn confirm(question: &str, env: &Env) -> Result<bool, Failure> {
     if !env.stdin_is_terminal {
-        return Err(Failure::usage("there is no terminal to ask on").hint("--force removes without asking, --dry-run only shows"));
+        return Err(Failure::usage("there is no terminal to ask on")
+            .hint("--force removes without asking, --dry-run only shows"));
     }
     drop(write!(std::io::stderr(), "{question} [y/N] "));
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| Failure::host("read the answer", &error))?;
+    std::io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| Failure::host("read the answer", &error))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
@@ -138,7 +153,10 @@ fn remove_left(store: &Store, left: Vec<PathBuf>) -> Result<(), Failure> {
     if left.is_empty() {
         return Ok(());
     }
-    let below = left.iter().filter_map(|path| path.strip_prefix(store.root()).ok().map(Path::to_owned)).collect();
+    let below = left
+        .iter()
+        .filter_map(|path| path.strip_prefix(store.root()).ok().map(Path::to_owned))
+        .collect();
     let worker = Worker::new(store.root(), Snapshotter::Auto);
     runtime()?.block_on(worker.remove(below)).map_err(SolveError::from)?;
     // Their lock files go with the next look.

@@ -24,12 +24,15 @@ pub fn run(raw: &Push, root: &Path, env: &Env) -> Result<(), Failure> {
     let name = parse_name("push", &raw.name)?;
     let store = open_store(root)?;
     let tag = store.db()?.tag(&name.to_string())?.ok_or_else(|| {
-        Failure::new(Kind::User, format!("there is no image named {name}")).hint("`rbuild images` lists them")
+        Failure::new(Kind::User, format!("there is no image named {name}"))
+            .hint("`rbuild images` lists them")
     })?;
     let images = Images::new(Arc::clone(&store), env.clone(), false);
     let (sender, receiver) = mpsc::channel();
     let terminal = env.stderr_is_terminal;
-    let renderer = std::thread::spawn(move || progress::show(Progress::Plain, terminal, &receiver, &mut std::io::stderr()));
+    let renderer = std::thread::spawn(move || {
+        progress::show(Progress::Plain, terminal, &receiver, &mut std::io::stderr())
+    });
     let events = EventSink::new(sender);
     let task = events.task(&format!("pushing {name}"));
     let result = runtime()?.block_on(push_stored(&store, &images, &task, &name, &tag.target));

@@ -36,11 +36,15 @@ pub struct Annotation {
 ///
 /// If it is not of that form.
 pub fn parse(attribute: &str, value: &str) -> Result<Annotation, Failure> {
-    let wrong = || Failure::usage(format!("annotation `{attribute}`: expected annotation[-SUBJECT].KEY=VALUE"));
+    let wrong = || {
+        Failure::usage(format!("annotation `{attribute}`: expected annotation[-SUBJECT].KEY=VALUE"))
+    };
     let (head, key) = match attribute.find(['.', '[']) {
         Some(at) if attribute[at..].starts_with('[') => {
             let (platform, key) = attribute[at + 1..].split_once("].").ok_or_else(wrong)?;
-            let platform = platform.parse().map_err(|error| Failure::usage(format!("annotation `{attribute}`: {error}")))?;
+            let platform = platform
+                .parse()
+                .map_err(|error| Failure::usage(format!("annotation `{attribute}`: {error}")))?;
             ((&attribute[..at], Some(platform)), key)
         }
         Some(at) => ((&attribute[..at], None), &attribute[at + 1..]),
@@ -66,7 +70,9 @@ pub fn about<'a>(
     platform: Option<&'a Platform>,
 ) -> impl Iterator<Item = (String, String)> + 'a {
     all.iter()
-        .filter(move |it| it.subject == subject && it.platform.as_ref().is_none_or(|only| Some(only) == platform))
+        .filter(move |it| {
+            it.subject == subject && it.platform.as_ref().is_none_or(|only| Some(only) == platform)
+        })
         .map(|it| (it.key.clone(), it.value.clone()))
 }
 

@@ -27,10 +27,15 @@ impl Exporter {
         response: &mut Response,
     ) -> Result<(), Failure> {
         if docker && products.len() > 1 {
-            return Err(Failure::usage("--output type=docker holds one platform").hint("use type=oci for several"));
+            return Err(Failure::usage("--output type=docker holds one platform")
+                .hint("use type=oci for several"));
         }
         let names = self.names(&output.image)?;
-        let what = if docker { "exporting to docker image format" } else { "exporting to oci image format" };
+        let what = if docker {
+            "exporting to docker image format"
+        } else {
+            "exporting to oci image format"
+        };
         let task = self.events.task(what);
         let work = async {
             let image = self.assemble(&output.image, products, !docker).await?;
@@ -39,7 +44,10 @@ impl Exporter {
             self.fetch_all(&image).await?;
             let roots = roots(&image, &names);
             let docker_image = docker.then(|| DockerImage {
-                manifest: image.images.first().map_or_else(|| image.top.descriptor.clone(), |it| it.manifest.descriptor.clone()),
+                manifest: image.images.first().map_or_else(
+                    || image.top.descriptor.clone(),
+                    |it| it.manifest.descriptor.clone(),
+                ),
                 tags: names.iter().map(Reference::familiar).collect(),
             });
             let (store, dest) = (std::sync::Arc::clone(&self.store), output.dest.clone());
@@ -68,7 +76,9 @@ fn roots(image: &Assembled, names: &[Reference]) -> Vec<Descriptor> {
         .map(|name| {
             let mut entry = plain.clone();
             entry.annotations.insert(CONTAINERD_IMAGE_NAME.to_owned(), name.to_string());
-            entry.annotations.insert(REF_NAME.to_owned(), name.tag().unwrap_or("latest").to_owned());
+            entry
+                .annotations
+                .insert(REF_NAME.to_owned(), name.tag().unwrap_or("latest").to_owned());
             entry
         })
         .collect()
@@ -82,7 +92,9 @@ fn write(
     docker: Option<&DockerImage>,
 ) -> Result<(), Failure> {
     match dest {
-        Dest::Path(path) if !tar => oci_layout::write_dir(path, blobs, roots).map_err(|error| failed(&error)),
+        Dest::Path(path) if !tar => {
+            oci_layout::write_dir(path, blobs, roots).map_err(|error| failed(&error))
+        }
         Dest::Path(path) => to_file(path, |out| write_tar(out, blobs, roots, docker)),
         Dest::Stdout | Dest::Store => {
             let mut out = io::stdout().lock();
@@ -111,10 +123,16 @@ fn failed(error: &ImageError) -> Failure {
 
 /// Writes a file that appears only when it is whole. What is not a regular file (a pipe, a device)
 /// is written directly.
-pub fn to_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
-    let cannot = |action: &str, error: io::Error| Failure::host(&format!("{action} {}", path.display()), &error);
+pub fn to_file(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let cannot = |action: &str, error: io::Error| {
+        Failure::host(&format!("{action} {}", path.display()), &error)
+    };
     if path.metadata().is_ok_and(|it| !it.is_file()) {
-        let mut out = File::options().write(true).open(path).map_err(|error| cannot("write", error))?;
+        let mut out =
+            File::options().write(true).open(path).map_err(|error| cannot("write", error))?;
         return write(&mut out);
     }
     let directory = path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));

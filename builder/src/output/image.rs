@@ -7,8 +7,8 @@ use rbuild_solver::worker::proto::LayerId;
 use rbuild_store::descriptor::Descriptor;
 use rbuild_store::digest::DiffId;
 use rbuild_store::image::config::{History, ImageConfig, RootFs};
-use rbuild_store::image::{Image, SealedImage};
 use rbuild_store::image::manifest::{Index, Written};
+use rbuild_store::image::{Image, SealedImage};
 use rbuild_store::media_type::Family;
 
 use super::annotations::{self, Annotation, Subject};
@@ -40,20 +40,35 @@ pub struct AssembledLayer {
 
 impl Exporter {
     /// Makes the image and keeps its documents in the store.
-    pub(super) async fn assemble(&self, options: &ImageOptions, products: &[Product], oci: bool) -> Result<Assembled, Failure> {
-        let family = if options.oci_mediatypes.unwrap_or(oci) { Family::Oci } else { Family::Docker };
+    pub(super) async fn assemble(
+        &self,
+        options: &ImageOptions,
+        products: &[Product],
+        oci: bool,
+    ) -> Result<Assembled, Failure> {
+        let family =
+            if options.oci_mediatypes.unwrap_or(oci) { Family::Oci } else { Family::Docker };
         let said = options.annotations.iter().chain(&self.annotations);
-        let said: Vec<Annotation> = said.map(|(key, value)| annotations::parse(key, value)).collect::<Result<_, _>>()?;
+        let said: Vec<Annotation> =
+            said.map(|(key, value)| annotations::parse(key, value)).collect::<Result<_, _>>()?;
         let (mut images, mut layers, mut entries) = (Vec::new(), Vec::new(), Vec::new());
         for product in products {
             let (image, own) = self.assemble_one(options, product, family).await?;
             let sealed = image.seal(family, |manifest| {
-                manifest.annotations.extend(annotations::about(&said, Subject::Manifest, Some(&product.platform)));
+                manifest.annotations.extend(annotations::about(
+                    &said,
+                    Subject::Manifest,
+                    Some(&product.platform),
+                ));
             });
             sealed.put(self.store.blobs())?;
             let mut entry = sealed.manifest.descriptor.clone();
             entry.platform = Some(product.platform.clone());
-            entry.annotations.extend(annotations::about(&said, Subject::ManifestDescriptor, Some(&product.platform)));
+            entry.annotations.extend(annotations::about(
+                &said,
+                Subject::ManifestDescriptor,
+                Some(&product.platform),
+            ));
             entries.push(entry);
             images.push(sealed);
             layers.extend(own);
@@ -84,7 +99,8 @@ impl Exporter {
         let mut layers = Vec::with_capacity(product.chain.len());
         let mut diff_ids = Vec::with_capacity(product.chain.len());
         for id in &product.chain {
-            let (diff_id, descriptor) = self.layer(id, seal, options.force_compression, family).await?;
+            let (diff_id, descriptor) =
+                self.layer(id, seal, options.force_compression, family).await?;
             diff_ids.push(diff_id);
             layers.push(AssembledLayer { id: id.clone(), descriptor });
         }
@@ -132,7 +148,8 @@ impl Exporter {
     ) -> Result<(), Failure> {
         let names = self.names(&output.image)?;
         if push && names.is_empty() {
-            return Err(Failure::usage("nothing to push to: the image has no name").hint("give one with -t"));
+            return Err(Failure::usage("nothing to push to: the image has no name")
+                .hint("give one with -t"));
         }
         let task = self.events.task("exporting to image");
         let work = async {
@@ -179,7 +196,8 @@ fn complete(config: &mut ImageConfig, diff_ids: Vec<DiffId>, times: &[Option<i64
     for entry in &mut config.history {
         let own = if entry.empty_layer { None } else { layers.next().copied().flatten() };
         if entry.created.is_none() {
-            entry.created = own.map(rfc3339).or_else(|| latest.clone()).or_else(|| Some(rfc3339(now)));
+            entry.created =
+                own.map(rfc3339).or_else(|| latest.clone()).or_else(|| Some(rfc3339(now)));
         }
         latest.clone_from(&entry.created);
     }
@@ -244,7 +262,8 @@ mod tests {
         let mut config = ImageConfig { history: history("lel"), ..ImageConfig::default() };
         let diff_id = DiffId(rbuild_store::digest::Digest::of(b""));
         complete(&mut config, vec![diff_id, diff_id], &[Some(1), Some(2)], 9);
-        let times: Vec<&str> = config.history.iter().filter_map(|it| it.created.as_deref()).collect();
+        let times: Vec<&str> =
+            config.history.iter().filter_map(|it| it.created.as_deref()).collect();
         assert_eq!(times, ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]);
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:02Z"));
     }

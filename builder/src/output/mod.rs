@@ -74,7 +74,10 @@ pub struct Response {
 
 /// How layers of a result become blobs for `options`.
 pub fn seal_options(options: &ImageOptions, epoch: Option<i64>) -> SealOptions {
-    SealOptions { compression: options.compression, clamp_mtime: epoch.filter(|_| options.rewrite_timestamp) }
+    SealOptions {
+        compression: options.compression,
+        clamp_mtime: epoch.filter(|_| options.rewrite_timestamp),
+    }
 }
 
 impl Exporter {
@@ -83,13 +86,23 @@ impl Exporter {
     /// # Errors
     ///
     /// The first failure; outputs before it are written.
-    pub async fn write(&self, outputs: &[Output], products: &[Product]) -> Result<Response, Failure> {
+    pub async fn write(
+        &self,
+        outputs: &[Output],
+        products: &[Product],
+    ) -> Result<Response, Failure> {
         let mut response = Response::default();
         for output in outputs {
             match output.kind {
-                OutputKind::Image { push } => self.image(output, push, products, &mut response).await?,
-                OutputKind::Oci { tar } => self.archive(output, tar, false, products, &mut response).await?,
-                OutputKind::Docker { tar } => self.archive(output, tar, true, products, &mut response).await?,
+                OutputKind::Image { push } => {
+                    self.image(output, push, products, &mut response).await?
+                }
+                OutputKind::Oci { tar } => {
+                    self.archive(output, tar, false, products, &mut response).await?
+                }
+                OutputKind::Docker { tar } => {
+                    self.archive(output, tar, true, products, &mut response).await?
+                }
                 OutputKind::Tar => self.tar(output, products).await?,
                 OutputKind::Local => self.local(output, products).await?,
             }
@@ -109,12 +122,19 @@ impl Exporter {
     /// Notes what was made.
     fn note(&self, image: &image::Assembled, names: &[Reference], response: &mut Response) {
         response.digest = Some(image.top.descriptor.digest);
-        response.metadata.insert("containerimage.digest".to_owned(), json!(image.top.descriptor.digest));
+        response
+            .metadata
+            .insert("containerimage.digest".to_owned(), json!(image.top.descriptor.digest));
         if let [only] = image.images.as_slice() {
             response.config = Some(only.config.descriptor.digest);
-            response.metadata.insert("containerimage.config.digest".to_owned(), json!(only.config.descriptor.digest));
+            response.metadata.insert(
+                "containerimage.config.digest".to_owned(),
+                json!(only.config.descriptor.digest),
+            );
         }
-        response.metadata.insert("containerimage.descriptor".to_owned(), json!(image.top.descriptor));
+        response
+            .metadata
+            .insert("containerimage.descriptor".to_owned(), json!(image.top.descriptor));
         if !names.is_empty() {
             let joined: Vec<String> = names.iter().map(ToString::to_string).collect();
             response.metadata.insert("image.name".to_owned(), json!(joined.join(",")));
@@ -128,11 +148,14 @@ impl Exporter {
 ///
 /// If it is not a name, or has a digest.
 pub fn parse_name(flag: &str, name: &str) -> Result<Reference, Failure> {
-    let reference: Reference =
-        name.parse().map_err(|error| Failure::usage(format!("{flag} `{name}`: invalid tag: {error}")))?;
+    let reference: Reference = name
+        .parse()
+        .map_err(|error| Failure::usage(format!("{flag} `{name}`: invalid tag: {error}")))?;
     let reference = reference.or_latest();
     if reference.digest().is_some() {
-        return Err(Failure::usage(format!("{flag} `{name}`: a name that is given cannot have a digest")));
+        return Err(Failure::usage(format!(
+            "{flag} `{name}`: a name that is given cannot have a digest"
+        )));
     }
     Ok(reference)
 }

@@ -43,7 +43,10 @@ impl Exporter {
             bytes: written.bytes.clone().into(),
         };
         let own = image.images.iter().map(|it| &it.manifest);
-        let below = own.filter(|it| it.descriptor.digest != image.top.descriptor.digest).map(manifest).collect();
+        let below = own
+            .filter(|it| it.descriptor.digest != image.top.descriptor.digest)
+            .map(manifest)
+            .collect();
         let push = PushImage { blobs, manifests: below, top: manifest(&image.top) };
         for name in names {
             let target = if options.push_by_digest {
@@ -58,7 +61,8 @@ impl Exporter {
 
     fn push_blob(&self, layer: &super::image::AssembledLayer) -> Result<PushBlob, Failure> {
         let descriptor = layer.descriptor.clone();
-        let known = self.layers.pulled(&layer.id).and_then(|pulled| self.images.known(&pulled.identifier));
+        let known =
+            self.layers.pulled(&layer.id).and_then(|pulled| self.images.known(&pulled.identifier));
         let origin = known.and_then(|known| match &known.origin {
             Origin::Registry(reference) => Some(reference.clone()),
             Origin::Store | Origin::Layout(_) => None,
@@ -81,13 +85,21 @@ fn document_blob(written: &Written) -> PushBlob {
     }
 }
 
-async fn send(images: &Images, task: &Task, target: &Reference, image: PushImage) -> Result<(), Failure> {
+async fn send(
+    images: &Images,
+    task: &Task,
+    target: &Reference,
+    image: PushImage,
+) -> Result<(), Failure> {
     let shown = task.clone();
     let progress: Progress = Arc::new(move |id: &BlobId, done, total| {
         shown.status(&format!("pushing {id}"), done, total, done == total);
     });
     let registry = images.registry().map_err(Failure::from)?;
-    let pushed = registry.push(target, image, &progress).await.map_err(|error| Failure::from(registry_error(&error)))?;
+    let pushed = registry
+        .push(target, image, &progress)
+        .await
+        .map_err(|error| Failure::from(registry_error(&error)))?;
     task.done_part(&format!("pushing manifest for {target}@{pushed}"));
     Ok(())
 }
@@ -97,10 +109,19 @@ async fn send(images: &Images, task: &Task, target: &Reference, image: PushImage
 /// # Errors
 ///
 /// If it is not whole, or the registry refuses.
-pub async fn push_stored(store: &Store, images: &Images, task: &Task, target: &Reference, top: &Descriptor) -> Result<(), Failure> {
+pub async fn push_stored(
+    store: &Store,
+    images: &Images,
+    task: &Task,
+    target: &Reference,
+    top: &Descriptor,
+) -> Result<(), Failure> {
     let mut collected = Collected::default();
     collected.add(store, top, 0)?;
-    let top = collected.manifests.pop().ok_or_else(|| Failure::new(Kind::Bug, "an image without a manifest"))?;
+    let top = collected
+        .manifests
+        .pop()
+        .ok_or_else(|| Failure::new(Kind::Bug, "an image without a manifest"))?;
     let push = PushImage { blobs: collected.blobs, manifests: collected.manifests, top };
     send(images, task, target, push).await
 }
@@ -114,7 +135,9 @@ struct Collected {
 
 impl Collected {
     fn add(&mut self, store: &Store, descriptor: &Descriptor, depth: usize) -> Result<(), Failure> {
-        let broken = |error: &dyn std::fmt::Display| Failure::new(Kind::Host, format!("the image in the store is not whole: {error}"));
+        let broken = |error: &dyn std::fmt::Display| {
+            Failure::new(Kind::Host, format!("the image in the store is not whole: {error}"))
+        };
         let blobs = store.blobs();
         match document(blobs, descriptor).map_err(|error| broken(&error))? {
             Document::Manifest(manifest) => {
@@ -123,7 +146,9 @@ impl Collected {
                     self.blobs.push(PushBlob { descriptor: blob, source, mount_from: Vec::new() });
                 }
             }
-            Document::Index(_) if depth >= MAX_DEPTH => return Err(broken(&"its indexes are nested too deeply")),
+            Document::Index(_) if depth >= MAX_DEPTH => {
+                return Err(broken(&"its indexes are nested too deeply"));
+            }
             Document::Index(index) => {
                 for entry in &index.manifests {
                     self.add(store, entry, depth + 1)?;
@@ -131,7 +156,8 @@ impl Collected {
             }
         }
         let bytes = blobs.read(&descriptor.digest, 4 << 20)?;
-        self.manifests.push(PushManifest { media_type: descriptor.media_type.clone(), bytes: bytes.into() });
+        self.manifests
+            .push(PushManifest { media_type: descriptor.media_type.clone(), bytes: bytes.into() });
         Ok(())
     }
 }

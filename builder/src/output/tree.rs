@@ -14,9 +14,12 @@ impl Exporter {
         let Dest::Path(dest) = &output.dest else {
             return Err(Failure::usage("--output type=local needs dest=DIRECTORY"));
         };
-        let split = output.image.platform_split.unwrap_or(true) && (products.len() > 1 || self.multi_platform);
+        let split = output.image.platform_split.unwrap_or(true)
+            && (products.len() > 1 || self.multi_platform);
         if !split && products.len() > 1 {
-            return Err(Failure::usage("--output platform-split=false: several platforms would overwrite each other"));
+            return Err(Failure::usage(
+                "--output platform-split=false: several platforms would overwrite each other",
+            ));
         }
         let task = self.events.task("exporting to client directory");
         let work = async {
@@ -28,7 +31,10 @@ impl Exporter {
                 };
                 let opened = open_directory(&directory)?;
                 self.layers.chain_on_disk(&product.chain).await?;
-                self.worker.export_dir(product.chain.clone(), opened).await.map_err(rbuild_solver::solve::SolveError::from)?;
+                self.worker
+                    .export_dir(product.chain.clone(), opened)
+                    .await
+                    .map_err(rbuild_solver::solve::SolveError::from)?;
             }
             task.done_part("copying files");
             Ok::<_, Failure>(())
@@ -40,18 +46,22 @@ impl Exporter {
     /// The tree as a tar.
     pub(super) async fn tar(&self, output: &Output, products: &[Product]) -> Result<(), Failure> {
         let [product] = products else {
-            return Err(Failure::usage("--output type=tar holds one platform").hint("use type=oci for several"));
+            return Err(Failure::usage("--output type=tar holds one platform")
+                .hint("use type=oci for several"));
         };
         let task = self.events.task("exporting to client tarball");
         let work = async {
             self.layers.chain_on_disk(&product.chain).await?;
             let clamp = product.epoch.filter(|_| output.image.rewrite_timestamp);
             let (out, finish) = open_file(&output.dest)?;
-            self.worker.export_tar(product.chain.clone(), out, clamp).await.map_err(rbuild_solver::solve::SolveError::from)?;
+            self.worker
+                .export_tar(product.chain.clone(), out, clamp)
+                .await
+                .map_err(rbuild_solver::solve::SolveError::from)?;
             if let Some((temporary, path)) = finish {
-                temporary
-                    .persist(&path)
-                    .map_err(|error| Failure::host(&format!("rename into {}", path.display()), &error.error))?;
+                temporary.persist(&path).map_err(|error| {
+                    Failure::host(&format!("rename into {}", path.display()), &error.error)
+                })?;
             }
             task.done_part("sending tarball");
             Ok::<_, Failure>(())
@@ -77,11 +87,17 @@ fn open_file(dest: &Dest) -> Result<(OwnedFd, Option<Unnamed>), Failure> {
     let path = match dest {
         Dest::Stdout | Dest::Store => {
             let out = rustix::io::dup(std::io::stdout());
-            return Ok((out.map_err(|error| Failure::host("use standard output", &std::io::Error::from(error)))?, None));
+            return Ok((
+                out.map_err(|error| {
+                    Failure::host("use standard output", &std::io::Error::from(error))
+                })?,
+                None,
+            ));
         }
         Dest::Path(path) => path,
     };
-    let cannot = |error: std::io::Error| Failure::host(&format!("create {}", path.display()), &error);
+    let cannot =
+        |error: std::io::Error| Failure::host(&format!("create {}", path.display()), &error);
     if path.metadata().is_ok_and(|it| !it.is_file()) {
         let file = File::options().write(true).open(path).map_err(cannot)?;
         return Ok((file.into(), None));

@@ -35,7 +35,9 @@ pub fn show(mode: Progress, is_terminal: bool, log: &Receiver<Event>, out: &mut 
     let mut renderer: Box<dyn Renderer + '_> = match mode {
         Progress::Quiet => Box::new(Quiet),
         Progress::Rawjson => Box::new(rawjson::RawJson::new(out)),
-        Progress::Auto | Progress::Plain | Progress::Tty => Box::new(plain::Plain::new(out, is_terminal)),
+        Progress::Auto | Progress::Plain | Progress::Tty => {
+            Box::new(plain::Plain::new(out, is_terminal))
+        }
     };
     while let Ok(event) = log.recv() {
         renderer.event(&event);

@@ -158,7 +158,9 @@ impl Renderer for Plain<'_> {
                 self.write(&format!("#{number} {text}\n"));
             }
             EventKind::Completed { error } => self.completed(event.at, vertex, error.as_deref()),
-            EventKind::Status { id, current, total, done } => self.status(vertex, id, *current, *total, *done),
+            EventKind::Status { id, current, total, done } => {
+                self.status(vertex, id, *current, *total, *done)
+            }
             EventKind::Log { stream: _, data } => self.log(event.at, vertex, data),
             EventKind::Warning { .. } => {}
         }
@@ -268,11 +270,19 @@ mod tests {
             let kind = match verb {
                 "declare" => EventKind::Declared { name: rest.to_owned(), inputs: vec![] },
                 "start" => EventKind::Started,
-                "log" => EventKind::Log { stream: Stream::Stdout, data: rest.replace("\\n", "\n").into_bytes() },
+                "log" => EventKind::Log {
+                    stream: Stream::Stdout,
+                    data: rest.replace("\\n", "\n").into_bytes(),
+                },
                 "cached" => EventKind::Cached,
                 "done" => EventKind::Completed { error: None },
                 "error" => EventKind::Completed { error: Some(rest.to_owned()) },
-                "status" => EventKind::Status { id: rest.to_owned(), current: 5_000_000, total: 5_000_000, done: true },
+                "status" => EventKind::Status {
+                    id: rest.to_owned(),
+                    current: 5_000_000,
+                    total: 5_000_000,
+                    done: true,
+                },
                 other => panic!("{other}"),
             };
             plain.event(&Event { at, vertex, kind });
@@ -338,11 +348,17 @@ mod tests {
 
     #[test]
     fn output_cannot_move_the_cursor() {
-        assert_eq!(sanitize(b"a\x1b[2Jb\x1b[31mred\x1b[0m\x07\xff"), "ab\x1b[31mred\x1b[0m\u{fffd}");
+        assert_eq!(
+            sanitize(b"a\x1b[2Jb\x1b[31mred\x1b[0m\x07\xff"),
+            "ab\x1b[31mred\x1b[0m\u{fffd}"
+        );
     }
 
     #[test]
     fn sizes() {
-        assert_eq!([bytes(0), bytes(999), bytes(1000), bytes(65_400_000), bytes(999_999)].join(" "), "0B 999B 1.00kB 65.4MB 1.00MB");
+        assert_eq!(
+            [bytes(0), bytes(999), bytes(1000), bytes(65_400_000), bytes(999_999)].join(" "),
+            "0B 999B 1.00kB 65.4MB 1.00MB"
+        );
     }
 }

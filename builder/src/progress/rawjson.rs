@@ -44,7 +44,9 @@ impl Renderer for RawJson<'_> {
                 vertex.insert("cached".to_owned(), json!(true));
                 return;
             }
-            EventKind::Missed { changed } => json!({"missed": [{"vertex": digest, "changed": changed}]}),
+            EventKind::Missed { changed } => {
+                json!({"missed": [{"vertex": digest, "changed": changed}]})
+            }
             EventKind::Completed { error } => {
                 vertex.insert("completed".to_owned(), json!(at));
                 if let Some(error) = error {

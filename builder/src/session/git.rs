@@ -46,7 +46,8 @@ impl GitSource {
 
     /// Name of the directory that holds this source at `commit`.
     fn directory(&self, commit: &str) -> String {
-        let key = format!("{}\0{commit}\0{}\0{}", self.url, self.keep_git_dir, self.skip_submodules);
+        let key =
+            format!("{}\0{commit}\0{}\0{}", self.url, self.keep_git_dir, self.skip_submodules);
         Digest::of(key.as_bytes()).hex()
     }
 }
@@ -58,7 +59,11 @@ impl GitSource {
 ///
 /// `User` if the reference or the subdirectory does not exist or the checksum differs; `Remote` if
 /// the repository cannot be reached; `Host` if there is no `git` or the disk fails.
-pub async fn fetch(source: &GitSource, store: &Path, ssh_agent: Option<&Path>) -> Result<(PathBuf, String), SessionError> {
+pub async fn fetch(
+    source: &GitSource,
+    store: &Path,
+    ssh_agent: Option<&Path>,
+) -> Result<(PathBuf, String), SessionError> {
     refuse_odd(source)?;
     let git = Git { ssh_agent };
     let commit = resolve(&git, source).await?;
@@ -85,15 +90,21 @@ pub async fn fetch(source: &GitSource, store: &Path, ssh_agent: Option<&Path>) -
     let relative = if source.subdir.is_empty() { relative } else { relative.join(&source.subdir) };
     let directory = store.join(&relative);
     if !directory.is_dir() || source.subdir.split('/').any(|it| it == "..") {
-        return Err(user(format!("there is no directory `{}` in {} at {commit}", source.subdir, source.url)));
+        return Err(user(format!(
+            "there is no directory `{}` in {} at {commit}",
+            source.subdir, source.url
+        )));
     }
     Ok((relative, commit))
 }
 
 /// What would be taken for an option or for a helper program is refused.
 fn refuse_odd(source: &GitSource) -> Result<(), SessionError> {
-    for (what, text) in [("URL", &source.url), ("reference", &source.reference), ("subdirectory", &source.subdir)] {
-        if text.starts_with('-') || text.contains(|it: char| it.is_control()) || text.contains("::") {
+    for (what, text) in
+        [("URL", &source.url), ("reference", &source.reference), ("subdirectory", &source.subdir)]
+    {
+        if text.starts_with('-') || text.contains(|it: char| it.is_control()) || text.contains("::")
+        {
             return Err(user(format!("`{text}` is not an acceptable git {what}")));
         }
     }
@@ -108,8 +119,10 @@ async fn resolve(git: &Git<'_>, source: &GitSource) -> Result<String, SessionErr
         return Ok(reference.to_lowercase());
     }
     let wanted = if reference.is_empty() { "HEAD" } else { reference };
-    let listing = git.run(None, &["ls-remote", "--", &source.url, wanted, &format!("{wanted}^{{}}")]).await?;
-    pick(&listing, wanted).ok_or_else(|| user(format!("repository {} does not contain ref {wanted}", source.url)))
+    let listing =
+        git.run(None, &["ls-remote", "--", &source.url, wanted, &format!("{wanted}^{{}}")]).await?;
+    pick(&listing, wanted)
+        .ok_or_else(|| user(format!("repository {} does not contain ref {wanted}", source.url)))
 }
 
 /// The commit of `wanted` in the output of `ls-remote`: what an annotated tag points at, the
@@ -123,12 +136,21 @@ fn pick(listing: &str, wanted: &str) -> Option<String> {
         format!("refs/tags/{wanted}"),
         format!("refs/heads/{wanted}"),
     ];
-    let lines: Vec<(&str, &str)> = listing.lines().filter_map(|line| line.split_once('\t')).collect();
-    names.iter().find_map(|name| lines.iter().find(|(_, it)| it == name)).map(|(commit, _)| (*commit).to_owned())
+    let lines: Vec<(&str, &str)> =
+        listing.lines().filter_map(|line| line.split_once('\t')).collect();
+    names
+        .iter()
+        .find_map(|name| lines.iter().find(|(_, it)| it == name))
+        .map(|(commit, _)| (*commit).to_owned())
 }
 
 /// Puts the tree of `commit` into `directory`, which is empty.
-async fn checkout(git: &Git<'_>, source: &GitSource, commit: &str, directory: &Path) -> Result<(), SessionError> {
+async fn checkout(
+    git: &Git<'_>,
+    source: &GitSource,
+    commit: &str,
+    directory: &Path,
+) -> Result<(), SessionError> {
     let at = Some(directory);
     git.run(at, &["init", "--quiet", "--initial-branch=main"]).await?;
     git.run(at, &["remote", "add", "origin", &source.url]).await?;
@@ -138,13 +160,20 @@ async fn checkout(git: &Git<'_>, source: &GitSource, commit: &str, directory: &P
     let direct = git.run(at, &[&shallow[..], &[commit]].concat()).await;
     if direct.is_err() {
         let named = git.run(at, &[&shallow[..], &[by_name]].concat()).await;
-        if named.is_err() || git.run(at, &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_err() {
-            git.run(at, &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"]).await?;
+        if named.is_err()
+            || git.run(at, &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_err()
+        {
+            git.run(
+                at,
+                &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"],
+            )
+            .await?;
         }
     }
     git.run(at, &["checkout", "--quiet", "--force", "--detach", commit]).await?;
     if !source.skip_submodules && directory.join(".gitmodules").exists() {
-        git.run(at, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"]).await?;
+        git.run(at, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
+            .await?;
     }
     if !source.keep_git_dir {
         remove_git(directory).map_err(|error| host("clean", directory, &error))?;
@@ -176,25 +205,60 @@ struct Git<'a> {
 }
 
 impl Git<'_> {
-    #[expect(clippy::disallowed_methods, reason = "git is a program; only its own variables are passed on")]
-    async fn run(&self, directory: Option<&Path>, arguments: &[&str]) -> Result<String, SessionError> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "git is a program; only its own variables are passed on"
+    )]
+    async fn run(
+        &self,
+        directory: Option<&Path>,
+        arguments: &[&str],
+    ) -> Result<String, SessionError> {
         let mut command = Command::new("git");
         command
             .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()))
+            .env(
+                "PATH",
+                std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
+            )
             .env("HOME", "/nonexistent")
             .env("LC_ALL", "C")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
-            .env("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new")
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "protocol.version=2", "-c", "advice.detachedHead=false"])
-            .args(["-c", "core.symlinks=true", "-c", "core.autocrlf=false", "-c", "safe.directory=*"])
+            .env(
+                "GIT_SSH_COMMAND",
+                "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new",
+            )
+            .args([
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "protocol.version=2",
+                "-c",
+                "advice.detachedHead=false",
+            ])
+            .args([
+                "-c",
+                "core.symlinks=true",
+                "-c",
+                "core.autocrlf=false",
+                "-c",
+                "safe.directory=*",
+            ])
             .args(arguments)
             .stdin(std::process::Stdio::null())
             .kill_on_drop(true);
-        for name in ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"] {
+        for name in [
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+            "SSL_CERT_FILE",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
@@ -227,7 +291,11 @@ fn user(text: String) -> SessionError {
 }
 
 fn host(action: &str, path: &Path, error: &std::io::Error) -> SessionError {
-    SessionError { kind: SessionErrorKind::Host, text: format!("cannot {action} {}: {error}", path.display()), hint: None }
+    SessionError {
+        kind: SessionErrorKind::Host,
+        text: format!("cannot {action} {}: {error}", path.display()),
+        hint: None,
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +306,10 @@ mod tests {
     fn identifiers() {
         let attrs = BTreeMap::from([("git.fullurl".to_owned(), "https://h/p.git".to_owned())]);
         let source = GitSource::parse("git://h/p.git#v1:sub/dir", &attrs);
-        assert_eq!((source.url.as_str(), source.reference.as_str(), source.subdir.as_str()), ("https://h/p.git", "v1", "sub/dir"));
+        assert_eq!(
+            (source.url.as_str(), source.reference.as_str(), source.subdir.as_str()),
+            ("https://h/p.git", "v1", "sub/dir")
+        );
         assert_eq!(GitSource::parse("git://h/p.git", &BTreeMap::new()).url, "https://h/p.git");
     }
 

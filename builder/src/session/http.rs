@@ -47,16 +47,23 @@ pub async fn fetch(
     store: &Store,
     progress: Progress<'_>,
 ) -> Result<HttpFile, SessionError> {
-    let url = Url::parse(identifier).map_err(|error| user(format!("`{identifier}` is not a URL: {error}")))?;
+    let url = Url::parse(identifier)
+        .map_err(|error| user(format!("`{identifier}` is not a URL: {error}")))?;
     let checksum = match attrs.get("http.checksum").filter(|it| !it.is_empty()) {
-        Some(text) => Some(text.parse::<Digest>().map_err(|error| user(format!("checksum `{text}`: {error}")))?),
+        Some(text) => Some(
+            text.parse::<Digest>().map_err(|error| user(format!("checksum `{text}`: {error}")))?,
+        ),
         None => None,
     };
     let mode = match attrs.get("http.perm") {
-        Some(text) => u32::from_str_radix(text, 8).map_err(|_| user(format!("mode `{text}` is not octal")))? & 0o7777,
+        Some(text) => {
+            u32::from_str_radix(text, 8).map_err(|_| user(format!("mode `{text}` is not octal")))?
+                & 0o7777
+        }
         None => DEFAULT_MODE,
     };
-    let key = Digest::of(serde_json::to_vec(&(identifier, attrs)).unwrap_or_default().as_slice()).hex();
+    let key =
+        Digest::of(serde_json::to_vec(&(identifier, attrs)).unwrap_or_default().as_slice()).hex();
     let downloads = store.layout().downloads();
     let note = downloads.join(format!("{key}.json"));
     let known: Option<HttpFile> = std::fs::read(&note)
@@ -68,22 +75,30 @@ pub async fn fetch(
     {
         return Ok(known.clone());
     }
-    let validators = known.as_ref().map(|it| Validators { etag: it.etag.clone(), last_modified: it.last_modified.clone() });
-    let question = Fetch { url: &url, headers: &[], known: validators.as_ref(), checksum, limit: MAX_FILE };
+    let validators = known
+        .as_ref()
+        .map(|it| Validators { etag: it.etag.clone(), last_modified: it.last_modified.clone() });
+    let question =
+        Fetch { url: &url, headers: &[], known: validators.as_ref(), checksum, limit: MAX_FILE };
     let temporary = tempfile::Builder::new()
         .prefix("http-")
         .tempdir_in(prepared(&store.layout().tmp())?)
         .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
     let part = temporary.path().join(".part");
-    let mut file = tokio::fs::File::create(&part).await.map_err(|error| host("create", &part, &error))?;
+    let mut file =
+        tokio::fs::File::create(&part).await.map_err(|error| host("create", &part, &error))?;
     let shown = url.path().rsplit('/').next().unwrap_or_default().to_owned();
     let fetched = web
-        .fetch(&question, &mut file, &|done, total| progress(&shown, done, total.unwrap_or(0), Some(done) == total))
+        .fetch(&question, &mut file, &|done, total| {
+            progress(&shown, done, total.unwrap_or(0), Some(done) == total)
+        })
         .await
         .map_err(|error| registry_error(&error))?;
     let (head, digest) = match (fetched, known) {
         (Fetched::NotModified, Some(known)) => return Ok(known),
-        (Fetched::NotModified, None) => return Err(user(format!("{identifier} answered that nothing changed, unasked"))),
+        (Fetched::NotModified, None) => {
+            return Err(user(format!("{identifier} answered that nothing changed, unasked")));
+        }
         (Fetched::File { head, digest, .. }, _) => (head, digest),
     };
     let wanted = attrs.get("http.filename").map(String::as_str);
@@ -91,7 +106,8 @@ pub async fn fetch(
     let finished = temporary.path().join(&name);
     std::fs::rename(&part, &finished).map_err(|error| host("rename", &part, &error))?;
     set_metadata(&finished, mode, &head)?;
-    let dir = PathBuf::from("downloads").join(Digest::of(format!("{key}{digest}").as_bytes()).hex());
+    let dir =
+        PathBuf::from("downloads").join(Digest::of(format!("{key}{digest}").as_bytes()).hex());
     publish(temporary, &store.root().join(&dir))?;
     let result = HttpFile {
         dir,
@@ -140,5 +156,9 @@ fn user(text: String) -> SessionError {
 }
 
 fn host(action: &str, path: &Path, error: &std::io::Error) -> SessionError {
-    SessionError { kind: SessionErrorKind::Host, text: format!("cannot {action} {}: {error}", path.display()), hint: None }
+    SessionError {
+        kind: SessionErrorKind::Host,
+        text: format!("cannot {action} {}: {error}", path.display()),
+        hint: None,
+    }
 }

@@ -17,7 +17,10 @@ use rbuild_store::platform::Platform;
 use rbuild_store::reference::Reference;
 use rbuild_store::registry::config::ConfigPaths;
 use rbuild_store::registry::credentials::CredentialEnvironment;
-use rbuild_store::registry::{Credentials, ErrorKind, Hosts, NetworkSettings, Proxies, Registry, RegistryError, Resolve, RetryPolicy};
+use rbuild_store::registry::{
+    Credentials, ErrorKind, Hosts, NetworkSettings, Proxies, Registry, RegistryError, Resolve,
+    RetryPolicy,
+};
 
 use super::registry_error;
 use crate::env::Env;
@@ -113,7 +116,11 @@ impl Images {
     /// # Errors
     ///
     /// If there is none, or nobody could be asked.
-    pub async fn resolve(&self, reference: &str, platform: &Platform) -> Result<ResolvedImage, NotFound> {
+    pub async fn resolve(
+        &self,
+        reference: &str,
+        platform: &Platform,
+    ) -> Result<ResolvedImage, NotFound> {
         let known = match reference.split_once("://") {
             Some(("oci-layout", place)) => self.from_layout(place, platform)?,
             Some(("docker-image", name)) => self.from_name(name, platform).await?,
@@ -138,7 +145,8 @@ impl Images {
             .map_err(|error| user(format!("`{name}` is not an image name: {error}")))?;
         let reference = reference.or_latest();
         if !self.pull
-            && let Some(tag) = self.store.db().map_err(host)?.tag(&reference.to_string()).map_err(host)?
+            && let Some(tag) =
+                self.store.db().map_err(host)?.tag(&reference.to_string()).map_err(host)?
             && let Some(known) = self.in_store(&reference, &tag.target, platform)
         {
             return Ok(known);
@@ -147,17 +155,29 @@ impl Images {
     }
 
     /// An image that was built here under this name. One for another platform does not count.
-    fn in_store(&self, reference: &Reference, top: &Descriptor, platform: &Platform) -> Option<Known> {
+    fn in_store(
+        &self,
+        reference: &Reference,
+        top: &Descriptor,
+        platform: &Platform,
+    ) -> Option<Known> {
         let blobs = self.store.blobs();
         let (_, manifest) = select(blobs, top, platform, 0)?;
-        let config: ImageConfig = serde_json::from_slice(&blobs.read(&manifest.config.digest, MAX_DOCUMENT).ok()?).ok()?;
+        let config: ImageConfig =
+            serde_json::from_slice(&blobs.read(&manifest.config.digest, MAX_DOCUMENT).ok()?)
+                .ok()?;
         let layers = layers(&manifest.layers, &config).ok()?;
-        let whole = layers.iter().all(|layer| blobs.size(&layer.blob).is_ok_and(|size| size.is_some()));
+        let whole =
+            layers.iter().all(|layer| blobs.size(&layer.blob).is_ok_and(|size| size.is_some()));
         let pinned = format!("docker-image://{}", reference.clone().with_digest(top.digest.0));
         whole.then_some(Known { pinned, config, layers, origin: Origin::Store })
     }
 
-    async fn in_registry(&self, reference: &Reference, platform: &Platform) -> Result<Known, NotFound> {
+    async fn in_registry(
+        &self,
+        reference: &Reference,
+        platform: &Platform,
+    ) -> Result<Known, NotFound> {
         let db = self.store.db().map_err(host)?;
         let (name, shown) = (reference.to_string(), platform.to_string());
         let last_known = db.resolved(&name, &shown).map_err(host)?.map(|row| BlobId(row.digest));
@@ -167,28 +187,37 @@ impl Images {
             missing: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NoPlatform),
             error: registry_error(&error),
         })?;
-        for bytes in resolved.index.iter().chain([&resolved.manifest_bytes, &resolved.config_bytes]) {
+        for bytes in resolved.index.iter().chain([&resolved.manifest_bytes, &resolved.config_bytes])
+        {
             self.store.blobs().put(bytes).map_err(host)?;
         }
         if last_known != Some(resolved.top.digest) {
             db.put_resolved(&name, &shown, &resolved.top.digest.0, self.env.now).map_err(host)?;
         }
-        let config: ImageConfig = serde_json::from_slice(&resolved.config_bytes)
-            .map_err(|error| remote(format!("the configuration of {name} cannot be read: {error}")))?;
-        let layers = layers(&resolved.layers, &config).map_err(|why| remote(format!("{name}: {why}")))?;
-        let pinned = format!("docker-image://{}", reference.clone().with_digest(resolved.top.digest.0));
+        let config: ImageConfig =
+            serde_json::from_slice(&resolved.config_bytes).map_err(|error| {
+                remote(format!("the configuration of {name} cannot be read: {error}"))
+            })?;
+        let layers =
+            layers(&resolved.layers, &config).map_err(|why| remote(format!("{name}: {why}")))?;
+        let pinned =
+            format!("docker-image://{}", reference.clone().with_digest(resolved.top.digest.0));
         Ok(Known { pinned, config, layers, origin: Origin::Registry(reference.clone()) })
     }
 
     /// An image of an OCI layout: `PATH[:TAG][@DIGEST]`.
     fn from_layout(&self, place: &str, platform: &Platform) -> Result<Known, NotFound> {
-        let (rest, digest) = place.split_once('@').map_or((place, None), |(rest, digest)| (rest, Some(digest)));
+        let (rest, digest) =
+            place.split_once('@').map_or((place, None), |(rest, digest)| (rest, Some(digest)));
         let (path, tag) = match rest.rsplit_once(':') {
             Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
             Some(_) | None => (rest, None),
         };
         let dir = self.env.cwd.join(path);
-        let wrong = |error: &dyn std::error::Error| NotFound { missing: true, error: user(error.to_string()) };
+        let wrong = |error: &dyn std::error::Error| NotFound {
+            missing: true,
+            error: user(error.to_string()),
+        };
         let layout = OciLayout::open(&dir).map_err(|error| wrong(&error))?;
         let top = layout.find(digest.or(tag)).map_err(|error| wrong(&error))?;
         let found = select(&layout, &top, platform, 0);
@@ -214,11 +243,19 @@ impl Images {
     /// # Errors
     ///
     /// If it was not resolved before and cannot be found.
-    pub async fn layers(&self, identifier: &str, platform: Option<&Platform>) -> Result<Vec<ImageLayer>, SessionError> {
+    pub async fn layers(
+        &self,
+        identifier: &str,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<ImageLayer>, SessionError> {
         let find = || {
             let all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             let exact = platform.and_then(|it| all.get(&(identifier.to_owned(), it.clone())));
-            exact.or_else(|| all.iter().find(|((it, _), _)| it == identifier).map(|(_, known)| known)).cloned()
+            exact
+                .or_else(|| {
+                    all.iter().find(|((it, _), _)| it == identifier).map(|(_, known)| known)
+                })
+                .cloned()
         };
         if let Some(known) = find() {
             return Ok(known.layers.clone());
@@ -252,8 +289,14 @@ impl Images {
             Origin::Layout(dir) => {
                 let (dir, store) = (dir.clone(), Arc::clone(&self.store));
                 let copy = move || OciLayout::open(dir)?.copy_blob(store.blobs(), &descriptor);
-                let copied = tokio::task::spawn_blocking(copy).await.map_err(|error| user(error.to_string()))?;
-                copied.map_err(|error| SessionError { kind: SessionErrorKind::Remote, text: crate::report::chain(&error), hint: None })
+                let copied = tokio::task::spawn_blocking(copy)
+                    .await
+                    .map_err(|error| user(error.to_string()))?;
+                copied.map_err(|error| SessionError {
+                    kind: SessionErrorKind::Remote,
+                    text: crate::report::chain(&error),
+                    hint: None,
+                })
             }
             Origin::Registry(reference) => self.download(reference, &descriptor, progress).await,
         }
@@ -265,9 +308,15 @@ impl Images {
         descriptor: &Descriptor,
         progress: Progress<'_>,
     ) -> Result<(), SessionError> {
-        let mut download =
-            self.registry()?.download(reference, descriptor).map_err(|error| registry_error(&error))?;
-        let mut writer = self.store.blobs().writer_of(descriptor.digest, descriptor.size).map_err(|error| host(error).error)?;
+        let mut download = self
+            .registry()?
+            .download(reference, descriptor)
+            .map_err(|error| registry_error(&error))?;
+        let mut writer = self
+            .store
+            .blobs()
+            .writer_of(descriptor.digest, descriptor.size)
+            .map_err(|error| host(error).error)?;
         let id = descriptor.digest.to_string();
         let mut done = 0;
         while let Some(piece) = download.next().await.map_err(|error| registry_error(&error))? {
@@ -287,11 +336,19 @@ impl Images {
 }
 
 /// The manifest for `platform` that `top` leads to.
-fn select(source: &dyn Source, top: &Descriptor, platform: &Platform, depth: usize) -> Option<(Descriptor, Manifest)> {
+fn select(
+    source: &dyn Source,
+    top: &Descriptor,
+    platform: &Platform,
+    depth: usize,
+) -> Option<(Descriptor, Manifest)> {
     match document(source, top).ok()? {
         Document::Manifest(manifest) => Some((top.clone(), manifest)),
         Document::Index(index) if depth < MAX_DEPTH => {
-            let ranked = index.manifests.iter().filter_map(|it| Some((it.platform.as_ref()?.normalized().rank(platform)?, it)));
+            let ranked = index
+                .manifests
+                .iter()
+                .filter_map(|it| Some((it.platform.as_ref()?.normalized().rank(platform)?, it)));
             let (_, best) = ranked.min_by_key(|(rank, _)| *rank)?;
             select(source, best, platform, depth + 1)
         }
@@ -303,11 +360,20 @@ fn select(source: &dyn Source, top: &Descriptor, platform: &Platform, depth: usi
 fn layers(descriptors: &[Descriptor], config: &ImageConfig) -> Result<Vec<ImageLayer>, String> {
     let diff_ids: &[DiffId] = &config.rootfs.diff_ids;
     if descriptors.len() != diff_ids.len() {
-        return Err(format!("the manifest has {} layers, the configuration {}", descriptors.len(), diff_ids.len()));
+        return Err(format!(
+            "the manifest has {} layers, the configuration {}",
+            descriptors.len(),
+            diff_ids.len()
+        ));
     }
     let pairs = descriptors.iter().zip(diff_ids);
     Ok(pairs
-        .map(|(it, &diff_id)| ImageLayer { diff_id, blob: it.digest, size: it.size, media_type: it.media_type.clone() })
+        .map(|(it, &diff_id)| ImageLayer {
+            diff_id,
+            blob: it.digest,
+            size: it.size,
+            media_type: it.media_type.clone(),
+        })
         .collect())
 }
 
@@ -325,7 +391,8 @@ fn remote(text: String) -> SessionError {
 }
 
 fn host(error: rbuild_store::error::StoreError) -> NotFound {
-    SessionError { kind: SessionErrorKind::Host, text: crate::report::chain(&error), hint: None }.into()
+    SessionError { kind: SessionErrorKind::Host, text: crate::report::chain(&error), hint: None }
+        .into()
 }
 
 /// Registries as this user's files and environment describe them.
@@ -347,7 +414,8 @@ fn connect(env: &Env) -> Result<Registry, RegistryError> {
         }
         .paths(),
     );
-    let variable = |name: &str| env.var(name).or_else(|| env.var(&name.to_uppercase())).map(str::to_owned);
+    let variable =
+        |name: &str| env.var(name).or_else(|| env.var(&name.to_uppercase())).map(str::to_owned);
     let network = NetworkSettings {
         user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
         proxies: Proxies {

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rbuild_solver::session::{BoxFuture, Fetched, ImageLayer, Progress, Session, SessionError, SessionErrorKind};
+use rbuild_solver::session::{
+    BoxFuture, Fetched, ImageLayer, Progress, Session, SessionError, SessionErrorKind,
+};
 use rbuild_store::local::Store;
 use rbuild_store::platform::Platform;
 use rbuild_store::registry::{ErrorKind, RegistryError};
@@ -53,12 +55,16 @@ impl Session for LocalSession {
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, SessionError> {
         match self.secrets.get(id) {
             None => Ok(None),
-            Some(SecretFrom::Env(name)) => Ok(self.variables.get(name).map(|it| it.clone().into_bytes())),
-            Some(SecretFrom::File(path)) => std::fs::read(path).map(Some).map_err(|error| SessionError {
-                kind: SessionErrorKind::Host,
-                text: format!("cannot read secret {id} from {}: {error}", path.display()),
-                hint: None,
-            }),
+            Some(SecretFrom::Env(name)) => {
+                Ok(self.variables.get(name).map(|it| it.clone().into_bytes()))
+            }
+            Some(SecretFrom::File(path)) => {
+                std::fs::read(path).map(Some).map_err(|error| SessionError {
+                    kind: SessionErrorKind::Host,
+                    text: format!("cannot read secret {id} from {}: {error}", path.display()),
+                    hint: None,
+                })
+            }
         }
     }
 

@@ -23,10 +23,18 @@ pub fn parse(url: &str) -> Remote {
     if !is_git {
         return Remote::Http(url.to_owned());
     }
-    let full = if address.starts_with("github.com/") { format!("https://{address}") } else { address.to_owned() };
+    let full = if address.starts_with("github.com/") {
+        format!("https://{address}")
+    } else {
+        address.to_owned()
+    };
     let bare = full.split_once("://").map_or(full.as_str(), |(_, rest)| rest);
     let bare = bare.rsplit_once('@').map_or(bare, |(_, rest)| rest);
-    let identifier = if fragment.is_empty() { format!("git://{bare}") } else { format!("git://{bare}#{fragment}") };
+    let identifier = if fragment.is_empty() {
+        format!("git://{bare}")
+    } else {
+        format!("git://{bare}#{fragment}")
+    };
     Remote::Git(identifier, BTreeMap::from([("git.fullurl".to_owned(), full)]))
 }
 
@@ -41,7 +49,10 @@ mod tests {
             Remote::Http(_) => None,
         };
         let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
-        assert_eq!(git("https://h/p.git#main:sub"), pair("git://h/p.git#main:sub", "https://h/p.git"));
+        assert_eq!(
+            git("https://h/p.git#main:sub"),
+            pair("git://h/p.git#main:sub", "https://h/p.git")
+        );
         assert_eq!(git("github.com/o/r"), pair("git://github.com/o/r", "https://github.com/o/r"));
         assert_eq!(git("git@h:o/r.git"), pair("git://h:o/r.git", "git@h:o/r.git"));
         assert_eq!(git("https://h/file.tar.gz"), None);

@@ -47,7 +47,9 @@ impl KeyAgents {
         let agent = start(keys).map_err(|text| SessionError {
             kind: SessionErrorKind::Host,
             text: format!("cannot serve the keys of --ssh {id}: {text}"),
-            hint: Some("give the socket of a running agent instead: --ssh NAME=$SSH_AUTH_SOCK".to_owned()),
+            hint: Some(
+                "give the socket of a running agent instead: --ssh NAME=$SSH_AUTH_SOCK".to_owned(),
+            ),
         })?;
         let socket = agent.socket.clone();
         started.insert(id.to_owned(), agent);
@@ -57,7 +59,8 @@ impl KeyAgents {
 
 #[expect(clippy::disallowed_methods, reason = "agents are programs of OpenSSH")]
 fn start(keys: &[PathBuf]) -> Result<Agent, String> {
-    let directory = tempfile::tempdir().map_err(|error| format!("no directory for the socket: {error}"))?;
+    let directory =
+        tempfile::tempdir().map_err(|error| format!("no directory for the socket: {error}"))?;
     let socket = directory.path().join("agent");
     let process = Command::new("ssh-agent")
         .args(["-D", "-a"])

@@ -162,7 +162,8 @@ mod tests {
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n\
         daemon:x:1:1::/:/bin/false\n\napp:x:1000:1001:App:/home/app:/bin/sh\nodd:x:77\n";
-    const GROUP: &[u8] = b"root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\napp:x:1001:app\n88:x:4002:\n";
+    const GROUP: &[u8] =
+        b"root:x:0:\nwheel:x:10:root,app\nstaff:x:50:app\napp:x:1001:app\n88:x:4002:\n";
 
     #[track_caller]
     fn check(user: &str, expect: &str) {

@@ -91,7 +91,12 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     let mut found = build.look_up(&needed)?;
     build.save_stat_caches();
 
-    let need = Need { wanted: true, exported: build.request.seal.is_some(), files: build.request.files, listing: false };
+    let need = Need {
+        wanted: true,
+        exported: build.request.seal.is_some(),
+        files: build.request.files,
+        listing: false,
+    };
     let wanted: Vec<(VertexId, Need)> = targets.iter().map(|&id| (id, need)).collect();
     let (needs, mut runs) = needs::decide(&graph, &wanted, |id, need| match found.get(&id) {
         Some(outcome) if step::image::is_image(&graph[id].op) => {
@@ -120,14 +125,22 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
 }
 
 /// The tree of a target.
-async fn tree(build: &Build, found: &HashMap<VertexId, Outcome>, edge: Edge) -> Result<Chain, SolveError> {
+async fn tree(
+    build: &Build,
+    found: &HashMap<VertexId, Outcome>,
+    edge: Edge,
+) -> Result<Chain, SolveError> {
     if let Some(outside) = build.outside.get(&edge.vertex) {
         return step::file::import(build, outside).await;
     }
     let outcome = found.get(&edge.vertex).and_then(|it| it.outputs.get(edge.output));
     outcome.cloned().ok_or_else(|| {
         let name = &build.request.graph[edge.vertex].meta.name;
-        SolveError::new(SolveErrorKind::Bug, format!("`{name}` has no result number {}", edge.output)).at(edge.vertex)
+        SolveError::new(
+            SolveErrorKind::Bug,
+            format!("`{name}` has no result number {}", edge.output),
+        )
+        .at(edge.vertex)
     })
 }
 
@@ -139,8 +152,12 @@ async fn drive(
 ) -> Result<(), SolveError> {
     let graph = &build.request.graph;
     let running: Vec<VertexId> = graph.ids().filter(|id| runs[id.index()]).collect();
-    let done: Vec<VertexId> =
-        graph.ids().filter(|id| !runs[id.index()] && (found.contains_key(id) || build.outside.contains_key(id))).collect();
+    let done: Vec<VertexId> = graph
+        .ids()
+        .filter(|id| {
+            !runs[id.index()] && (found.contains_key(id) || build.outside.contains_key(id))
+        })
+        .collect();
     let mut scheduler = Scheduler::new(graph, &running, &done);
     let mut tasks: JoinSet<(VertexId, Result<Outcome, SolveError>)> = JoinSet::new();
     let mut seals: JoinSet<Result<(), SolveError>> = JoinSet::new();
@@ -161,7 +178,9 @@ async fn drive(
             () = build.solver.cancel.cancelled() => return stop(build, tasks).await,
         };
         let Some(ended) = ended else { break };
-        let (id, result) = ended.map_err(|error| SolveError::new(SolveErrorKind::Bug, format!("a step panicked: {error}")))?;
+        let (id, result) = ended.map_err(|error| {
+            SolveError::new(SolveErrorKind::Bug, format!("a step panicked: {error}"))
+        })?;
         match result {
             Ok(outcome) => {
                 build.seal_in_background(id, &outcome, &mut seals);
@@ -182,8 +201,12 @@ async fn drive(
     Ok(())
 }
 
-fn flatten(joined: Result<Result<(), SolveError>, tokio::task::JoinError>) -> Result<(), SolveError> {
-    joined.unwrap_or_else(|error| Err(SolveError::new(SolveErrorKind::Bug, format!("sealing panicked: {error}"))))
+fn flatten(
+    joined: Result<Result<(), SolveError>, tokio::task::JoinError>,
+) -> Result<(), SolveError> {
+    joined.unwrap_or_else(|error| {
+        Err(SolveError::new(SolveErrorKind::Bug, format!("sealing panicked: {error}")))
+    })
 }
 
 /// Waits for what still runs: every step has been told to stop.
@@ -209,7 +232,11 @@ async fn run(build: &Arc<Build>, id: VertexId, inputs: StepInputs) -> Result<Out
     result
 }
 
-async fn run_step(build: &Arc<Build>, id: VertexId, inputs: StepInputs) -> Result<Outcome, SolveError> {
+async fn run_step(
+    build: &Arc<Build>,
+    id: VertexId,
+    inputs: StepInputs,
+) -> Result<Outcome, SolveError> {
     let vertex = &build.request.graph[id];
     let events = &build.solver.events;
     let selections = step::select::inside(build, id, &inputs).await?;
@@ -280,7 +307,12 @@ impl Build {
     }
 
     /// The key by content of a vertex whose inputs are there.
-    fn real_key(&self, id: VertexId, inputs: &StepInputs, selections: &Selections) -> (KeyParts, CacheKey) {
+    fn real_key(
+        &self,
+        id: VertexId,
+        inputs: &StepInputs,
+        selections: &Selections,
+    ) -> (KeyParts, CacheKey) {
         let graph = &self.request.graph;
         let keys: HashMap<VertexId, CacheKey> = graph[id]
             .inputs
@@ -288,9 +320,14 @@ impl Build {
             .zip(&inputs.outcomes)
             .filter_map(|(edge, outcome)| Some((edge.vertex, outcome.as_ref()?.key)))
             .collect();
-        let input = |id: VertexId| keys.get(&id).map_or(InputKey::Outside, |key| InputKey::Key(*key));
-        let mut all: Selections =
-            self.selections.iter().filter(|((it, _), _)| *it == id).map(|(key, it)| (*key, it.clone())).collect();
+        let input =
+            |id: VertexId| keys.get(&id).map_or(InputKey::Outside, |key| InputKey::Key(*key));
+        let mut all: Selections = self
+            .selections
+            .iter()
+            .filter(|((it, _), _)| *it == id)
+            .map(|(key, it)| (*key, it.clone()))
+            .collect();
         all.extend(selections.iter().map(|(key, it)| (*key, it.clone())));
         let parts = keys::parts(graph, id, &input, &all);
         let key = parts.key();
@@ -298,18 +335,19 @@ impl Build {
     }
 
     /// Looks all definition keys up at once. Images have results without a record.
-    fn look_up(
-        &self,
-        needed: &[VertexId],
-    ) -> Result<HashMap<VertexId, Outcome>, SolveError> {
+    fn look_up(&self, needed: &[VertexId]) -> Result<HashMap<VertexId, Outcome>, SolveError> {
         let mut found: HashMap<VertexId, Outcome> = HashMap::new();
         let asked: Vec<VertexId> = needed
             .iter()
             .copied()
-            .filter(|id| !matches!(self.request.graph[*id].op, Op::Source(_)) && !self.request.graph[*id].meta.ignore_cache)
+            .filter(|id| {
+                !matches!(self.request.graph[*id].op, Op::Source(_))
+                    && !self.request.graph[*id].meta.ignore_cache
+            })
             .collect();
         let keys: Vec<_> = asked.iter().map(|id| self.definition[id].key().0).collect();
-        let records = if keys.is_empty() { Vec::new() } else { self.solver.store.db()?.records(&keys)? };
+        let records =
+            if keys.is_empty() { Vec::new() } else { self.solver.store.db()?.records(&keys)? };
         let mut used = Vec::new();
         for (id, record) in asked.iter().zip(records) {
             let Some(stored) = record else { continue };
@@ -324,7 +362,14 @@ impl Build {
             self.solver.store.db()?.touch(&used, self.request.now)?;
         }
         found.extend(self.images.iter().map(|(&id, chain)| {
-            (id, Outcome { outputs: vec![chain.clone()], key: self.definition_key(id), planned_only: false })
+            (
+                id,
+                Outcome {
+                    outputs: vec![chain.clone()],
+                    key: self.definition_key(id),
+                    planned_only: false,
+                },
+            )
         }));
         Ok(found)
     }
@@ -337,7 +382,9 @@ impl Build {
     /// A result by key, if it is whole and of use.
     fn cached(&self, key: CacheKey, id: VertexId) -> Result<Option<Outcome>, SolveError> {
         let record = self.solver.store.db()?.records(&[key.0])?.into_iter().next().flatten();
-        let Some(record) = record.and_then(|it| Record::from_json(it.value.as_bytes())) else { return Ok(None) };
+        let Some(record) = record.and_then(|it| Record::from_json(it.value.as_bytes())) else {
+            return Ok(None);
+        };
         let Record { real_key, outputs, planned_only, .. } = record;
         let outcome = Outcome { outputs, key: real_key, planned_only };
         let need = self.needs[id.index()];
@@ -370,7 +417,8 @@ impl Build {
     ) -> Result<(), SolveError> {
         let record = Record::new(outcome.key, outcome.outputs.clone(), outcome.planned_only);
         let value = String::from_utf8(record.to_json()).expect("JSON is UTF-8");
-        let mut layers: Vec<String> = outcome.outputs.iter().flatten().map(|layer| layer.0.clone()).collect();
+        let mut layers: Vec<String> =
+            outcome.outputs.iter().flatten().map(|layer| layer.0.clone()).collect();
         layers.sort_unstable();
         layers.dedup();
         let stored = |key: CacheKey| StoredRecord {
@@ -404,7 +452,12 @@ impl Build {
     }
 
     /// Tells which results were found.
-    fn report_found(&self, needed: &[VertexId], runs: &[bool], found: &HashMap<VertexId, Outcome>) -> Counts {
+    fn report_found(
+        &self,
+        needed: &[VertexId],
+        runs: &[bool],
+        found: &HashMap<VertexId, Outcome>,
+    ) -> Counts {
         let mut counts = Counts::default();
         for &id in needed {
             let vertex = &self.request.graph[id];
@@ -420,8 +473,15 @@ impl Build {
     }
 
     /// Starts to write the new layers of a result as blobs, if an output will want them.
-    fn seal_in_background(self: &Arc<Self>, id: VertexId, outcome: &Outcome, seals: &mut JoinSet<Result<(), SolveError>>) {
-        let Some(options) = self.request.seal.filter(|_| self.needs[id.index()].exported) else { return };
+    fn seal_in_background(
+        self: &Arc<Self>,
+        id: VertexId,
+        outcome: &Outcome,
+        seals: &mut JoinSet<Result<(), SolveError>>,
+    ) {
+        let Some(options) = self.request.seal.filter(|_| self.needs[id.index()].exported) else {
+            return;
+        };
         for layer in outcome.outputs.iter().filter_map(|chain| chain.last()) {
             if self.layers.pulled(layer).is_some() {
                 continue;
@@ -441,7 +501,8 @@ impl Build {
 
     fn save_stat_caches(&self) {
         for outside in self.outside.values() {
-            let mut cache = outside.digests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut cache =
+                outside.digests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             // A cache that cannot be kept costs time, not correctness.
             drop(cache.save());
         }

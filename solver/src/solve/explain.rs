@@ -18,7 +18,12 @@ impl Build {
     }
 
     /// The parts of a key with selections opened up: one part for each selected path.
-    pub(super) fn explained(&self, id: VertexId, parts: &KeyParts, selections: &Selections) -> KeyParts {
+    pub(super) fn explained(
+        &self,
+        id: VertexId,
+        parts: &KeyParts,
+        selections: &Selections,
+    ) -> KeyParts {
         let mut opened = parts.clone();
         let own = self.selections_of(id).into_iter().chain(selections.iter().map(|(_, it)| it));
         for selection in own {
@@ -37,13 +42,24 @@ impl Build {
         parts: &KeyParts,
         selections: &Selections,
     ) -> Result<Vec<String>, SolveError> {
-        let before = self.solver.store.db()?.step_parts(&[self.step_identity(id)])?.into_iter().next().flatten();
-        let Some(before) = before.and_then(|text| serde_json::from_str::<KeyParts>(&text).ok()) else {
+        let before = self
+            .solver
+            .store
+            .db()?
+            .step_parts(&[self.step_identity(id)])?
+            .into_iter()
+            .next()
+            .flatten();
+        let Some(before) = before.and_then(|text| serde_json::from_str::<KeyParts>(&text).ok())
+        else {
             return Ok(Vec::new());
         };
         let changed = self.explained(id, parts, selections).changed_since(&before);
         let has_files = changed.iter().any(|name| name.starts_with("file./"));
-        let changed = changed.into_iter().filter(|name| !(has_files && name.starts_with("content."))).collect();
+        let changed = changed
+            .into_iter()
+            .filter(|name| !(has_files && name.starts_with("content.")))
+            .collect();
         Ok(changed)
     }
 }

@@ -98,7 +98,11 @@ mod tests {
     fn another_input_is_another_key() {
         let mut graph = Graph::default();
         let source = |name: &str| {
-            Op::Source(SourceOp { identifier: format!("docker-image://{name}"), attrs: BTreeMap::new(), platform: None })
+            Op::Source(SourceOp {
+                identifier: format!("docker-image://{name}"),
+                attrs: BTreeMap::new(),
+                platform: None,
+            })
         };
         let a: Edge = graph.add_edge(source("a"), &[], Meta::default());
         let merge = graph.add(Op::Merge(MergeOp), &[a], Meta::default());

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
-use rbuild_store::entry::Kind;
 use rbuild_store::durable::{self, Durability};
+use rbuild_store::entry::Kind;
 use rbuild_store::local::Store;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
@@ -97,7 +97,15 @@ impl Layers {
         events: EventSink,
         now: i64,
     ) -> Self {
-        Self { store, worker, session, events, now, known: Mutex::default(), directories: Mutex::default() }
+        Self {
+            store,
+            worker,
+            session,
+            events,
+            now,
+            known: Mutex::default(),
+            directories: Mutex::default(),
+        }
     }
 
     /// A name that no layer has.
@@ -189,7 +197,10 @@ impl Layers {
         let path = self.store.layout().layer_listing(&id.0)?;
         blocking(move || match std::fs::read(&path) {
             Ok(bytes) => Listing::decode(&bytes).map(|it| Some(Arc::new(it))).map_err(|error| {
-                SolveError::new(SolveErrorKind::Host, format!("{} is damaged: {error}", path.display()))
+                SolveError::new(
+                    SolveErrorKind::Host,
+                    format!("{} is damaged: {error}", path.display()),
+                )
             }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(SolveError::host(&format!("read {}", path.display()), &error)),
@@ -210,7 +221,9 @@ impl Layers {
     /// Brings the blob of a pulled layer into the store.
     async fn blob(&self, id: &LayerId) -> Result<Option<ImageLayer>, SolveError> {
         let layer = self.layer(id);
-        let Some(Pulled { identifier, vertex, layer: image_layer }) = &layer.pulled else { return Ok(None) };
+        let Some(Pulled { identifier, vertex, layer: image_layer }) = &layer.pulled else {
+            return Ok(None);
+        };
         layer
             .blob
             .get_or_try_init(async || {
@@ -219,7 +232,10 @@ impl Layers {
                 }
                 let vertex = *vertex;
                 let progress = |part: &str, current: u64, total: u64, done: bool| {
-                    self.events.send(vertex, EventKind::Status { id: part.to_owned(), current, total, done });
+                    self.events.send(
+                        vertex,
+                        EventKind::Status { id: part.to_owned(), current, total, done },
+                    );
                 };
                 self.session.fetch_blob(identifier, image_layer, &progress).await?;
                 Ok(())
@@ -266,12 +282,17 @@ impl Layers {
 
     fn sealed_somehow(&self, id: &LayerId) -> Result<Option<DiffRow>, SolveError> {
         let rows = self.store.db()?.sealed_unclamped(&id.0)?;
-        Ok(rows.into_iter().find(|row| self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())))
+        Ok(rows
+            .into_iter()
+            .find(|row| self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())))
     }
 
     async fn unpack(&self, id: &LayerId, blob: BlobId, diff_id: DiffId) -> Result<(), SolveError> {
         let Some((file, size)) = self.store.blobs().open_any(&blob)? else {
-            return Err(SolveError::new(SolveErrorKind::Host, format!("blob {blob} is not in the store")));
+            return Err(SolveError::new(
+                SolveErrorKind::Host,
+                format!("blob {blob} is not in the store"),
+            ));
         };
         let pulled = self.layer(id).pulled.clone();
         if let Some(Pulled { vertex, .. }) = pulled {
@@ -309,8 +330,9 @@ impl Layers {
         let (store, listing) = (Arc::clone(&self.store), Arc::clone(&planned.listing));
         let size = blocking(move || {
             if let Some(parent) = path.parent() {
-                std::fs::create_dir_all(parent)
-                    .map_err(|error| SolveError::host(&format!("create {}", parent.display()), &error))?;
+                std::fs::create_dir_all(parent).map_err(|error| {
+                    SolveError::host(&format!("create {}", parent.display()), &error)
+                })?;
             }
             let temporary = store.temp().path("listing")?;
             durable::write(&temporary, &path, &listing.encode(), Durability::Process)?;
@@ -348,8 +370,9 @@ impl Layers {
             roots.push(match root {
                 Root::Fd(_) => {
                     let path = self.directory(root).unwrap_or_default();
-                    let directory = File::open(&path)
-                        .map_err(|error| SolveError::host(&format!("open {}", path.display()), &error))?;
+                    let directory = File::open(&path).map_err(|error| {
+                        SolveError::host(&format!("open {}", path.display()), &error)
+                    })?;
                     fds.push(directory.into());
                     Root::Fd(fds.len() - 1)
                 }
@@ -373,8 +396,11 @@ impl Layers {
         let cell = Arc::clone(lock(&layer.sealed).entry(options).or_default());
         let sealed = cell
             .get_or_try_init(async || {
-                if let Some(row) = self.store.db()?.sealed(&id.0, options.compression.into(), options.clamp_mtime)?
-                    && self.store.blobs().size(&row.blob)?.is_some()
+                if let Some(row) = self.store.db()?.sealed(
+                    &id.0,
+                    options.compression.into(),
+                    options.clamp_mtime,
+                )? && self.store.blobs().size(&row.blob)?.is_some()
                 {
                     let SealedRow { diff_id, blob, size, .. } = row;
                     return Ok(Sealed { diff_id, blob, size, compression: options.compression });
@@ -385,7 +411,12 @@ impl Layers {
         Ok(*sealed)
     }
 
-    async fn seal(&self, id: &LayerId, layer: &Layer, options: SealOptions) -> Result<Sealed, SolveError> {
+    async fn seal(
+        &self,
+        id: &LayerId,
+        layer: &Layer,
+        options: SealOptions,
+    ) -> Result<Sealed, SolveError> {
         let (roots, contents, fds) = match &layer.planned {
             Some(planned) if !layer.on_disk.initialized() => {
                 self.keep_listing(id, planned).await?;
@@ -398,9 +429,13 @@ impl Layers {
             }
         };
         let SealOptions { compression, clamp_mtime } = options;
-        let request = Request::Seal { layer: id.clone(), roots, contents, compression, clamp_mtime };
+        let request =
+            Request::Seal { layer: id.clone(), roots, contents, compression, clamp_mtime };
         let Answer::Sealed(sealed) = self.worker.request(request, fds).await? else {
-            return Err(SolveError::new(SolveErrorKind::Bug, "sealing a layer was answered by something else"));
+            return Err(SolveError::new(
+                SolveErrorKind::Bug,
+                "sealing a layer was answered by something else",
+            ));
         };
         self.store.db()?.put_sealed(&SealedRow {
             layer: id.0.clone(),
@@ -440,6 +475,8 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Result<T, SolveError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(error) => Err(SolveError::new(SolveErrorKind::Bug, format!("a worker thread failed: {error}"))),
+        Err(error) => {
+            Err(SolveError::new(SolveErrorKind::Bug, format!("a worker thread failed: {error}")))
+        }
     }
 }

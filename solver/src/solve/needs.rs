@@ -35,9 +35,11 @@ pub fn base_inputs(vertex: &Vertex) -> Vec<usize> {
                 FileInput::Scratch | FileInput::Action(_) => None,
             })
             .collect(),
-        Op::Exec(ExecOp { mounts, .. }) => {
-            mounts.iter().filter(|mount| mount.output.is_some()).filter_map(|mount| mount.input).collect()
-        }
+        Op::Exec(ExecOp { mounts, .. }) => mounts
+            .iter()
+            .filter(|mount| mount.output.is_some())
+            .filter_map(|mount| mount.input)
+            .collect(),
         Op::Merge(_) => (0..vertex.inputs.len()).collect(),
         Op::Diff(DiffOp { lower: _, upper }) => upper.iter().copied().collect(),
         Op::Source(_) | Op::Build(_) => Vec::new(),
@@ -109,7 +111,8 @@ mod tests {
     #[test]
     fn a_hit_needs_none_of_its_inputs() {
         let mut graph = Graph::default();
-        let source = SourceOp { identifier: "local://a".to_owned(), attrs: BTreeMap::new(), platform: None };
+        let source =
+            SourceOp { identifier: "local://a".to_owned(), attrs: BTreeMap::new(), platform: None };
         let a = graph.add_edge(Op::Source(source), &[], Meta::default());
         let b: Edge = graph.add_edge(Op::Merge(MergeOp), &[a], Meta::default());
         let c = graph.add_edge(Op::Merge(MergeOp), &[b], Meta::default());

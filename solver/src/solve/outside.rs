@@ -115,12 +115,14 @@ async fn find(
             }
         }
         "http" | "https" => {
-            let fetched = solver.session.fetch_http(&source.identifier, &source.attrs, &progress).await?;
+            let fetched =
+                solver.session.fetch_http(&source.identifier, &source.attrs, &progress).await?;
             let dir = solver.store.root().join(&fetched.dir);
             walk(dir, Root::Store(fetched.dir), Filter::default(), caches).await
         }
         "git" => {
-            let fetched = solver.session.fetch_git(&source.identifier, &source.attrs, &progress).await?;
+            let fetched =
+                solver.session.fetch_git(&source.identifier, &source.attrs, &progress).await?;
             let dir = solver.store.root().join(&fetched.dir);
             walk(dir, Root::Store(fetched.dir), Filter::default(), caches).await
         }
@@ -147,10 +149,12 @@ async fn walk(
     let digests = caches.of(&dir);
     let walked = dir.clone();
     let (listing, ids) = blocking(move || {
-        let found = context::walk(&walked, &filter)
-            .map_err(|error| SolveError::host(&format!("read the context {}", walked.display()), &error))?;
-        let listing = Listing::new(found.entries)
-            .map_err(|error| SolveError::host(&format!("list the context {}", walked.display()), &error))?;
+        let found = context::walk(&walked, &filter).map_err(|error| {
+            SolveError::host(&format!("read the context {}", walked.display()), &error)
+        })?;
+        let listing = Listing::new(found.entries).map_err(|error| {
+            SolveError::host(&format!("list the context {}", walked.display()), &error)
+        })?;
         Ok((listing, found.ids))
     })
     .await?;

@@ -76,7 +76,10 @@ pub fn plan(
         match value {
             Some(value) => {
                 let value = String::from_utf8(value).map_err(|_| {
-                    SolveError::user(format!("secret {}: the value for ${} is not UTF-8", secret.id, secret.name))
+                    SolveError::user(format!(
+                        "secret {}: the value for ${} is not UTF-8",
+                        secret.id, secret.name
+                    ))
                 })?;
                 planned.request.env.push(format!("{}={value}", secret.name));
             }
@@ -106,7 +109,11 @@ fn request(op: &ExecOp, settings: &ExecSettings) -> ExecRequest {
         env,
         cwd: if meta.cwd.is_empty() { "/".to_owned() } else { meta.cwd.clone() },
         user: meta.user.clone(),
-        hostname: if meta.hostname.is_empty() { DEFAULT_HOSTNAME.to_owned() } else { meta.hostname.clone() },
+        hostname: if meta.hostname.is_empty() {
+            DEFAULT_HOSTNAME.to_owned()
+        } else {
+            meta.hostname.clone()
+        },
         extra_hosts: meta.extra_hosts.iter().map(|it| (it.host.clone(), it.ip.clone())).collect(),
         resolv_conf: None,
         ulimits: meta.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
@@ -159,7 +166,9 @@ fn add_mount(
         MountKind::Bind => {
             let commit = mount.output.filter(|_| !mount.readonly).map(|output| {
                 let layer = new_layer();
-                planned.outputs.insert(output, OutputLayer { base: base.clone(), layer: layer.clone() });
+                planned
+                    .outputs
+                    .insert(output, OutputLayer { base: base.clone(), layer: layer.clone() });
                 layer
             });
             MountSource::Tree { chain: base, selector: mount.selector.clone(), commit }
@@ -185,27 +194,39 @@ fn add_mount(
                 Some(value) => {
                     let fd = secret_file(id, &value)?;
                     planned.fds.push(fd);
-                    MountSource::Secret { value: planned.fds.len() - 1, uid: *uid, gid: *gid, mode: *mode }
+                    MountSource::Secret {
+                        value: planned.fds.len() - 1,
+                        uid: *uid,
+                        gid: *gid,
+                        mode: *mode,
+                    }
                 }
                 None if *optional => return Ok(()),
                 None => return Err(missing_secret(id)),
             }
         }
-        MountKind::Ssh { id, uid, gid, mode, optional } => match session.ssh_agent(id).map_err(SolveError::from)? {
-            Some(path) => MountSource::Socket { path, uid: *uid, gid: *gid, mode: *mode },
-            None if *optional => return Ok(()),
-            None => {
-                return Err(SolveError::user(format!("unset ssh forward key {id}"))
-                    .with_hint(format!("offer an agent or a key with --ssh {id}[=PATH]")));
+        MountKind::Ssh { id, uid, gid, mode, optional } => {
+            match session.ssh_agent(id).map_err(SolveError::from)? {
+                Some(path) => MountSource::Socket { path, uid: *uid, gid: *gid, mode: *mode },
+                None if *optional => return Ok(()),
+                None => {
+                    return Err(SolveError::user(format!("unset ssh forward key {id}"))
+                        .with_hint(format!("offer an agent or a key with --ssh {id}[=PATH]")));
+                }
             }
-        },
+        }
     };
-    planned.request.mounts.push(ExecMount { dest: mount.dest.clone(), readonly: mount.readonly, source });
+    planned.request.mounts.push(ExecMount {
+        dest: mount.dest.clone(),
+        readonly: mount.readonly,
+        source,
+    });
     Ok(())
 }
 
 fn missing_secret(id: &str) -> SolveError {
-    SolveError::user(format!("secret {id}: not found")).with_hint(format!("offer it with --secret id={id},src=FILE"))
+    SolveError::user(format!("secret {id}: not found"))
+        .with_hint(format!("offer it with --secret id={id},src=FILE"))
 }
 
 /// A file in memory, at its start, with the secret's value.
@@ -224,7 +245,12 @@ fn secret_file(id: &str, value: &[u8]) -> Result<OwnedFd, SolveError> {
             }
             Ok(file)
         })
-        .map_err(|error| SolveError::new(SolveErrorKind::Host, format!("cannot keep secret {id} in memory: {error}")))?;
+        .map_err(|error| {
+            SolveError::new(
+                SolveErrorKind::Host,
+                format!("cannot keep secret {id} in memory: {error}"),
+            )
+        })?;
     Ok(file)
 }
 

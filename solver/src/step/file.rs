@@ -13,8 +13,8 @@ use crate::llb::op::FileOp;
 use crate::solve::drive::Build;
 use crate::solve::outside::Outside;
 use crate::solve::{Layers, Planned, SolveError, SolveErrorKind, blocking};
-use crate::tree::listing::Listing;
 use crate::tree::fileop::{self, Contents, FileOpError, Files, Host, Input, Layer};
+use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
 use crate::worker::proto::{Chain, Content, Root};
 
@@ -26,14 +26,21 @@ const MAX_READ: u64 = 16 << 20;
 /// # Errors
 ///
 /// What `BuildKit` would refuse, in its words; or the host fails.
-pub async fn apply(build: &Arc<Build>, id: VertexId, op: &FileOp, inputs: &StepInputs) -> Result<StepResult, SolveError> {
+pub async fn apply(
+    build: &Arc<Build>,
+    id: VertexId,
+    op: &FileOp,
+    inputs: &StepInputs,
+) -> Result<StepResult, SolveError> {
     let mut trees = Vec::with_capacity(inputs.outcomes.len());
     for input in 0..inputs.outcomes.len() {
         trees.push(input_tree(build, id, inputs, input).await?);
     }
     let host = LiveHost::new(build);
     let (op, now) = (op.clone(), Timestamp::from_secs(build.request.now));
-    let evaluated = blocking(move || fileop::evaluate(&op, &trees, &host, now).map_err(SolveError::from)).await?;
+    let evaluated =
+        blocking(move || fileop::evaluate(&op, &trees, &host, now).map_err(SolveError::from))
+            .await?;
     let mut outputs = Vec::with_capacity(evaluated.len());
     for output in evaluated {
         let mut chain = match output.base {
@@ -43,7 +50,8 @@ pub async fn apply(build: &Arc<Build>, id: VertexId, op: &FileOp, inputs: &StepI
         let layer = Layers::new_id();
         let mut contents = output.plan.contents;
         empty_inline(&output.plan.listing, &mut contents);
-        let planned = Planned { listing: Arc::new(output.plan.listing), contents: Arc::new(contents) };
+        let planned =
+            Planned { listing: Arc::new(output.plan.listing), contents: Arc::new(contents) };
         build.layers.add_planned(&layer, planned);
         chain.push(layer);
         outputs.push(chain);
@@ -81,7 +89,12 @@ pub fn empty_inline(listing: &Listing, contents: &mut Contents) {
 /// # Errors
 ///
 /// If a listing cannot be had.
-pub async fn input_tree(build: &Build, id: VertexId, inputs: &StepInputs, input: usize) -> Result<Input, SolveError> {
+pub async fn input_tree(
+    build: &Build,
+    id: VertexId,
+    inputs: &StepInputs,
+    input: usize,
+) -> Result<Input, SolveError> {
     let edge = build.request.graph[id].inputs[input];
     if let Some(outside) = build.outside.get(&edge.vertex) {
         return Ok(outside_tree(outside));
@@ -114,7 +127,8 @@ pub fn outside_tree(outside: &Outside) -> Input {
 ///
 /// If the disk refuses.
 pub async fn import(build: &Build, outside: &Outside) -> Result<Chain, SolveError> {
-    let files = outside.listing.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+    let files =
+        outside.listing.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
     let mut contents = Contents {
         roots: vec![outside.root.clone()],
         files: files.map(|entry| Content::Tree { root: 0, path: entry.path.clone() }).collect(),
@@ -133,7 +147,9 @@ impl From<FileOpError> for SolveError {
             FileOpError::Read { .. } => Self::host("carry out a file operation", &error),
             FileOpError::Graph(_) => Self::new(SolveErrorKind::Bug, error.to_string()),
             FileOpError::Unpack { .. } => {
-                let cause = std::error::Error::source(&error).map(|it| format!(": {it}")).unwrap_or_default();
+                let cause = std::error::Error::source(&error)
+                    .map(|it| format!(": {it}"))
+                    .unwrap_or_default();
                 Self::user(format!("{error}{cause}"))
             }
             other => Self::user(other.to_string()),

@@ -3,8 +3,8 @@
 use super::{StepInputs, StepResult, input_chain};
 use crate::llb::VertexId;
 use crate::llb::op::DiffOp;
-use crate::solve::drive::Build;
 use crate::solve::SolveError;
+use crate::solve::drive::Build;
 use crate::worker::proto::Chain;
 
 /// The layers of all inputs on top of each other.
@@ -12,7 +12,11 @@ use crate::worker::proto::Chain;
 /// # Errors
 ///
 /// If an input has no layers.
-pub async fn merge(build: &Build, id: VertexId, inputs: &StepInputs) -> Result<StepResult, SolveError> {
+pub async fn merge(
+    build: &Build,
+    id: VertexId,
+    inputs: &StepInputs,
+) -> Result<StepResult, SolveError> {
     let mut chain = Chain::new();
     for input in 0..build.request.graph[id].inputs.len() {
         chain.extend(input_chain(build, id, inputs, input).await?);
@@ -25,7 +29,12 @@ pub async fn merge(build: &Build, id: VertexId, inputs: &StepInputs) -> Result<S
 /// # Errors
 ///
 /// If the upper tree was not built upon the lower one.
-pub async fn diff(build: &Build, id: VertexId, op: DiffOp, inputs: &StepInputs) -> Result<StepResult, SolveError> {
+pub async fn diff(
+    build: &Build,
+    id: VertexId,
+    op: DiffOp,
+    inputs: &StepInputs,
+) -> Result<StepResult, SolveError> {
     let lower = match op.lower {
         Some(input) => input_chain(build, id, inputs, input).await?,
         None => Chain::new(),

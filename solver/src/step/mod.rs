@@ -36,16 +36,23 @@ pub struct StepResult {
 /// # Errors
 ///
 /// Why it failed.
-pub async fn run(build: &Arc<Build>, id: VertexId, inputs: &StepInputs) -> Result<StepResult, SolveError> {
+pub async fn run(
+    build: &Arc<Build>,
+    id: VertexId,
+    inputs: &StepInputs,
+) -> Result<StepResult, SolveError> {
     match &build.request.graph[id].op {
         Op::Exec(op) => run::exec(build, id, op, inputs).await,
         Op::File(op) => file::apply(build, id, op, inputs).await,
         Op::Merge(_) => merge::merge(build, id, inputs).await,
         Op::Diff(op) => merge::diff(build, id, *op, inputs).await,
-        Op::Build(_) => Err(SolveError::user("graphs inside of images (llbbuild) are not supported")),
-        Op::Source(source) => {
-            Err(SolveError::new(SolveErrorKind::Bug, format!("the source {} cannot run", source.identifier)))
+        Op::Build(_) => {
+            Err(SolveError::user("graphs inside of images (llbbuild) are not supported"))
         }
+        Op::Source(source) => Err(SolveError::new(
+            SolveErrorKind::Bug,
+            format!("the source {} cannot run", source.identifier),
+        )),
     }
 }
 
@@ -54,11 +61,19 @@ pub async fn run(build: &Arc<Build>, id: VertexId, inputs: &StepInputs) -> Resul
 /// # Errors
 ///
 /// If it is a tree from outside, or the producer has no such output.
-pub async fn input_chain(build: &Build, id: VertexId, inputs: &StepInputs, input: usize) -> Result<Chain, SolveError> {
+pub async fn input_chain(
+    build: &Build,
+    id: VertexId,
+    inputs: &StepInputs,
+    input: usize,
+) -> Result<Chain, SolveError> {
     let edge = build.request.graph[id].inputs[input];
     if let Some(outcome) = inputs.outcomes.get(input).and_then(Option::as_ref) {
         return outcome.outputs.get(edge.output).cloned().ok_or_else(|| {
-            SolveError::new(SolveErrorKind::Bug, format!("an input has no result number {}", edge.output))
+            SolveError::new(
+                SolveErrorKind::Bug,
+                format!("an input has no result number {}", edge.output),
+            )
         });
     }
     match build.outside.get(&edge.vertex) {

@@ -50,14 +50,19 @@ pub async fn exec(
     drop(locks);
     check(build, op, ended.status)?;
     for committed in &ended.layers {
-        build.solver.store.db()?.put_layer(&committed.layer.0, committed.size, build.request.now)?;
+        build.solver.store.db()?.put_layer(
+            &committed.layer.0,
+            committed.size,
+            build.request.now,
+        )?;
     }
     Ok(StepResult { outputs: outputs(op, &chains, &planned), planned_only: false })
 }
 
 /// The tree of each output: what is below with the new layer, or what was mounted read-only.
 fn outputs(op: &ExecOp, chains: &[Chain], planned: &PlannedExec) -> Vec<Chain> {
-    let count = op.mounts.iter().filter_map(|mount| mount.output).max().map_or(0, |highest| highest + 1);
+    let count =
+        op.mounts.iter().filter_map(|mount| mount.output).max().map_or(0, |highest| highest + 1);
     (0..count)
         .map(|number| match planned.outputs.get(&number) {
             Some(output) => output.base.iter().chain([&output.layer]).cloned().collect(),
@@ -72,11 +77,17 @@ fn outputs(op: &ExecOp, chains: &[Chain], planned: &PlannedExec) -> Vec<Chain> {
 fn check(build: &Build, op: &ExecOp, status: ExitStatus) -> Result<(), SolveError> {
     let valid = &op.meta.valid_exit_codes;
     let how = match status {
-        ExitStatus::Code(code) if valid.contains(&code) || (valid.is_empty() && code == 0) => return Ok(()),
+        ExitStatus::Code(code) if valid.contains(&code) || (valid.is_empty() && code == 0) => {
+            return Ok(());
+        }
         ExitStatus::Code(code) => format!("exit code: {code}"),
         // A shell's convention, which BuildKit's users know from its messages.
-        ExitStatus::Signal(signal) => format!("exit code: {} (killed by signal {signal})", 128 + signal),
-        ExitStatus::OutOfMemory => "cannot allocate memory: the process was killed because memory ran out".to_owned(),
+        ExitStatus::Signal(signal) => {
+            format!("exit code: {} (killed by signal {signal})", 128 + signal)
+        }
+        ExitStatus::OutOfMemory => {
+            "cannot allocate memory: the process was killed because memory ran out".to_owned()
+        }
         ExitStatus::Cancelled => return Err(SolveError::cancelled()),
     };
     if build.solver.cancel.is_cancelled() {
@@ -86,7 +97,10 @@ fn check(build: &Build, op: &ExecOp, status: ExitStatus) -> Result<(), SolveErro
 }
 
 /// Chooses and locks the directories of cache mounts.
-async fn lock_caches(build: &Arc<Build>, planned: &mut PlannedExec) -> Result<Vec<KeyLock>, SolveError> {
+async fn lock_caches(
+    build: &Arc<Build>,
+    planned: &mut PlannedExec,
+) -> Result<Vec<KeyLock>, SolveError> {
     let mut locks = Vec::new();
     // Always in the same order, so that two steps with the same two caches do not wait for each other.
     let mut caches = planned.caches.clone();
@@ -101,7 +115,10 @@ async fn lock_caches(build: &Arc<Build>, planned: &mut PlannedExec) -> Result<Ve
     Ok(locks)
 }
 
-async fn lock_cache(build: &Arc<Build>, cache: &CacheMount) -> Result<(PathBuf, Option<KeyLock>), SolveError> {
+async fn lock_cache(
+    build: &Arc<Build>,
+    cache: &CacheMount,
+) -> Result<(PathBuf, Option<KeyLock>), SolveError> {
     let store = &build.solver.store;
     let directory = |key: &Digest| PathBuf::from("cache-mounts").join(key.hex());
     let lock_key = |key: &Digest| {
@@ -134,7 +151,11 @@ async fn lock_cache(build: &Arc<Build>, cache: &CacheMount) -> Result<(PathBuf, 
 }
 
 /// Sends the request and follows the output until both ends are closed.
-async fn call(build: &Arc<Build>, id: VertexId, planned: &mut PlannedExec) -> Result<Exited, SolveError> {
+async fn call(
+    build: &Arc<Build>,
+    id: VertexId,
+    planned: &mut PlannedExec,
+) -> Result<Exited, SolveError> {
     let (stdout, stdout_end) = pipe()?;
     let (stderr, stderr_end) = pipe()?;
     let mut fds = std::mem::take(&mut planned.fds);
@@ -159,17 +180,22 @@ async fn call(build: &Arc<Build>, id: VertexId, planned: &mut PlannedExec) -> Re
 }
 
 fn pipe() -> Result<(tokio::net::unix::pipe::Receiver, OwnedFd), SolveError> {
-    let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(std::io::Error::from).and_then(
-        |(read, write)| {
+    let made = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+        .map_err(std::io::Error::from)
+        .and_then(|(read, write)| {
             rustix::io::ioctl_fionbio(&read, true)?;
             Ok((tokio::net::unix::pipe::Receiver::from_owned_fd(read)?, write))
-        },
-    );
+        });
     made.map_err(|error| SolveError::host("make a pipe", &error))
 }
 
 /// Reads the output of a process to its end into the event log.
-async fn follow(mut pipe: tokio::net::unix::pipe::Receiver, vertex: Digest, stream: Stream, events: &EventSink) {
+async fn follow(
+    mut pipe: tokio::net::unix::pipe::Receiver,
+    vertex: Digest,
+    stream: Stream,
+    events: &EventSink,
+) {
     let mut chunk = vec![0; OUTPUT_CHUNK];
     while let Ok(count) = pipe.read(&mut chunk).await {
         if count == 0 {

@@ -9,8 +9,8 @@ use std::sync::PoisonError;
 
 use rbuild_store::digest::Digest;
 
-use super::file::{input_tree, open_beneath, outside_tree};
 use super::StepInputs;
+use super::file::{input_tree, open_beneath, outside_tree};
 use crate::cache::{ContentInput, content_inputs};
 use crate::llb::op::{FileAction, FileActionKind, Op};
 use crate::llb::{Vertex, VertexId};
@@ -48,7 +48,8 @@ pub async fn outside(build: &Build, needed: &[VertexId]) -> Result<Selections, S
             let is_content = contents.iter().any(|content| content.input() == number);
             if let Some(outside) = build.outside.get(&edge.vertex).filter(|_| !is_content) {
                 let whole = whole(build, outside_tree(outside), "").await;
-                selections.insert((id, contents.len() + number), whole.map_err(|error| error.at(id))?);
+                selections
+                    .insert((id, contents.len() + number), whole.map_err(|error| error.at(id))?);
             }
         }
     }
@@ -60,7 +61,11 @@ pub async fn outside(build: &Build, needed: &[VertexId]) -> Result<Selections, S
 /// # Errors
 ///
 /// If a copy names what is not there.
-pub async fn inside(build: &Build, id: VertexId, inputs: &StepInputs) -> Result<Selections, SolveError> {
+pub async fn inside(
+    build: &Build,
+    id: VertexId,
+    inputs: &StepInputs,
+) -> Result<Selections, SolveError> {
     let vertex = &build.request.graph[id];
     let mut selections = Selections::new();
     for (number, content) in content_inputs(vertex).iter().enumerate() {
@@ -81,7 +86,9 @@ async fn select(
     tree: Input,
 ) -> Result<Selection, SolveError> {
     match (*content, &vertex.op) {
-        (ContentInput::Copy { action, .. }, Op::File(op)) => copied(build, &op.actions[action], tree).await,
+        (ContentInput::Copy { action, .. }, Op::File(op)) => {
+            copied(build, &op.actions[action], tree).await
+        }
         (ContentInput::Bind { selector, .. }, _) => whole(build, tree, selector).await,
         (ContentInput::Copy { .. }, _) => whole(build, tree, "").await,
     }
@@ -135,9 +142,14 @@ async fn digest(build: &Build, selected: select::Selection) -> Result<Selection,
 }
 
 /// Digests of contents, in their order.
-async fn file_digests(build: &Build, roots: &[Root], files: &[File]) -> Result<Vec<Digest>, SolveError> {
+async fn file_digests(
+    build: &Build,
+    roots: &[Root],
+    files: &[File],
+) -> Result<Vec<Digest>, SolveError> {
     let mut digests: Vec<Option<Digest>> = files.iter().map(|file| file.digest).collect();
-    let (mut of_layers, mut of_directories) = (Vec::new(), BTreeMap::<usize, Vec<(usize, Vec<u8>)>>::new());
+    let (mut of_layers, mut of_directories) =
+        (Vec::new(), BTreeMap::<usize, Vec<(usize, Vec<u8>)>>::new());
     let mut layers: Vec<LayerId> = Vec::new();
     for (at, file) in files.iter().enumerate().filter(|(_, file)| file.digest.is_none()) {
         match &file.content {
@@ -149,7 +161,9 @@ async fn file_digests(build: &Build, roots: &[Root], files: &[File]) -> Result<V
                     }
                     of_layers.push((at, (layer.clone(), path.clone())));
                 }
-                Root::Fd(_) | Root::Store(_) => of_directories.entry(*root).or_default().push((at, path.clone())),
+                Root::Fd(_) | Root::Store(_) => {
+                    of_directories.entry(*root).or_default().push((at, path.clone()))
+                }
             },
         }
     }
@@ -162,7 +176,8 @@ async fn file_digests(build: &Build, roots: &[Root], files: &[File]) -> Result<V
     for (root, paths) in of_directories {
         let (numbers, paths): (Vec<usize>, Vec<Vec<u8>>) = paths.into_iter().unzip();
         let root = &roots[root];
-        let outside: Vec<Outside> = build.outside.values().filter(|it| same(&it.root, root)).cloned().collect();
+        let outside: Vec<Outside> =
+            build.outside.values().filter(|it| same(&it.root, root)).cloned().collect();
         let directory = build.layers.directory(root).unwrap_or_default();
         let found = blocking(move || directory_digests(&outside, &directory, &paths)).await?;
         numbers.into_iter().zip(found).for_each(|(at, digest)| digests[at] = Some(digest));
@@ -171,21 +186,37 @@ async fn file_digests(build: &Build, roots: &[Root], files: &[File]) -> Result<V
 }
 
 /// Digests of files in a directory outside of the layers; unchanged ones are not read.
-fn directory_digests(outside: &[Outside], directory: &Path, paths: &[Vec<u8>]) -> Result<Vec<Digest>, SolveError> {
+fn directory_digests(
+    outside: &[Outside],
+    directory: &Path,
+    paths: &[Vec<u8>],
+) -> Result<Vec<Digest>, SolveError> {
     let mut digests: Vec<Option<Digest>> = paths.iter().map(|path| known(outside, path)).collect();
     let unknown: Vec<usize> = (0..paths.len()).filter(|&at| digests[at].is_none()).collect();
     let per_thread = unknown.len().div_ceil(HASH_THREADS).max(1);
     let read = |at: usize| {
-        let shown = || format!("read {}/{}", directory.display(), String::from_utf8_lossy(&paths[at]));
-        let file = open_beneath(directory, &paths[at]).map_err(|error| SolveError::host(&shown(), &error))?;
+        let shown =
+            || format!("read {}/{}", directory.display(), String::from_utf8_lossy(&paths[at]));
+        let file = open_beneath(directory, &paths[at])
+            .map_err(|error| SolveError::host(&shown(), &error))?;
         digest_file(&file).map_err(|error| SolveError::host(&shown(), &error))
     };
     let found = std::thread::scope(|scope| {
         let threads: Vec<_> = unknown
             .chunks(per_thread)
-            .map(|chunk| scope.spawn(move || chunk.iter().map(|&at| Ok((at, read(at)?))).collect::<Result<Vec<_>, SolveError>>()))
+            .map(|chunk| {
+                scope.spawn(move || {
+                    chunk
+                        .iter()
+                        .map(|&at| Ok((at, read(at)?)))
+                        .collect::<Result<Vec<_>, SolveError>>()
+                })
+            })
             .collect();
-        threads.into_iter().map(|it| it.join().expect("hashing does not panic")).collect::<Result<Vec<_>, _>>()
+        threads
+            .into_iter()
+            .map(|it| it.join().expect("hashing does not panic"))
+            .collect::<Result<Vec<_>, _>>()
     })?;
     for (at, hashed) in found.into_iter().flatten() {
         digests[at] = Some(hashed.digest);
