@@ -3,6 +3,8 @@
 //! Hidden commands come first: the worker and the init of a step are this same program, started
 //! again, and must do nothing else before.
 
+#![allow(unreachable_pub, reason = "a binary: what is public is so between its modules")]
+
 mod cli;
 mod cmd;
 mod context;

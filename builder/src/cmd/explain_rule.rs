@@ -23,15 +23,14 @@ pub fn run(raw: &ExplainRule) -> Result<(), Failure> {
         }
         return print(&out);
     };
-    match Rule::by_name(name) {
-        Some(rule) => print(&format!("{}\n", rule.explanation().trim_end())),
-        None => {
-            let hint = suggest::nearest(name, Rule::ALL.iter().map(|rule| rule.name()));
-            let failure = Failure::usage(format!("there is no rule `{name}`"));
-            Err(match hint {
-                Some(near) => failure.hint(format!("there is `{near}`")),
-                None => failure.hint("`rbuild explain-rule` lists them"),
-            })
-        }
+    if let Some(rule) = Rule::by_name(name) {
+        print(&format!("{}\n", rule.explanation().trim_end()))
+    } else {
+        let hint = suggest::nearest(name, Rule::ALL.iter().map(|rule| rule.name()));
+        let failure = Failure::usage(format!("there is no rule `{name}`"));
+        Err(match hint {
+            Some(near) => failure.hint(format!("there is `{near}`")),
+            None => failure.hint("`rbuild explain-rule` lists them"),
+        })
     }
 }

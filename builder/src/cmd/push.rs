@@ -31,7 +31,7 @@ pub fn run(raw: &Push, root: &Path, env: &Env) -> Result<(), Failure> {
     let (sender, receiver) = mpsc::channel();
     let terminal = env.stderr_is_terminal;
     let renderer = std::thread::spawn(move || {
-        progress::show(Progress::Plain, terminal, &receiver, &mut std::io::stderr())
+        progress::show(Progress::Plain, terminal, &receiver, &mut std::io::stderr());
     });
     let events = EventSink::new(sender);
     let task = events.task(&format!("pushing {name}"));

@@ -74,15 +74,14 @@ impl Exporter {
             layers.extend(own);
         }
         let single = images.len() == 1 && !self.multi_platform;
-        let top = match (single, images.as_slice()) {
-            (true, [only]) => only.manifest.clone(),
-            _ => {
-                let mut index = Index::new(family, entries);
-                index.annotations.extend(annotations::about(&said, Subject::Index, None));
-                let written = index.write();
-                self.store.blobs().put(&written.bytes)?;
-                written
-            }
+        let top = if let (true, [only]) = (single, images.as_slice()) {
+            only.manifest.clone()
+        } else {
+            let mut index = Index::new(family, entries);
+            index.annotations.extend(annotations::about(&said, Subject::Index, None));
+            let written = index.write();
+            self.store.blobs().put(&written.bytes)?;
+            written
         };
         let subject = if single { Subject::ManifestDescriptor } else { Subject::IndexDescriptor };
         let entry_annotations = annotations::about(&said, subject, None).collect();

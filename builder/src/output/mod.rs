@@ -95,13 +95,13 @@ impl Exporter {
         for output in outputs {
             match output.kind {
                 OutputKind::Image { push } => {
-                    self.image(output, push, products, &mut response).await?
+                    self.image(output, push, products, &mut response).await?;
                 }
                 OutputKind::Oci { tar } => {
-                    self.archive(output, tar, false, products, &mut response).await?
+                    self.archive(output, tar, false, products, &mut response).await?;
                 }
                 OutputKind::Docker { tar } => {
-                    self.archive(output, tar, true, products, &mut response).await?
+                    self.archive(output, tar, true, products, &mut response).await?;
                 }
                 OutputKind::Tar => self.tar(output, products).await?,
                 OutputKind::Local => self.local(output, products).await?,

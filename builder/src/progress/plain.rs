@@ -71,7 +71,8 @@ impl<'a> Plain<'a> {
     fn log(&mut self, at: Duration, vertex: Digest, data: &[u8]) {
         let mut buffer = self.partial.remove(&vertex).unwrap_or_default();
         buffer.extend_from_slice(data);
-        while let Some(end) = memchr(&buffer).or((buffer.len() > MAX_LINE).then(|| MAX_LINE - 1)) {
+        while let Some(end) = memchr(&buffer).or((buffer.len() > MAX_LINE).then_some(MAX_LINE - 1))
+        {
             let rest = buffer.split_off(end + 1);
             self.log_line(at, vertex, &buffer);
             buffer = rest;
@@ -159,7 +160,7 @@ impl Renderer for Plain<'_> {
             }
             EventKind::Completed { error } => self.completed(event.at, vertex, error.as_deref()),
             EventKind::Status { id, current, total, done } => {
-                self.status(vertex, id, *current, *total, *done)
+                self.status(vertex, id, *current, *total, *done);
             }
             EventKind::Log { stream: _, data } => self.log(event.at, vertex, data),
             EventKind::Warning { .. } => {}

@@ -90,7 +90,7 @@ pub async fn fetch(
     let shown = url.path().rsplit('/').next().unwrap_or_default().to_owned();
     let fetched = web
         .fetch(&question, &mut file, &|done, total| {
-            progress(&shown, done, total.unwrap_or(0), Some(done) == total)
+            progress(&shown, done, total.unwrap_or(0), Some(done) == total);
         })
         .await
         .map_err(|error| registry_error(&error))?;

@@ -36,7 +36,7 @@ pub struct LocalSession {
     /// Agents by name.
     pub agents: BTreeMap<String, SshFrom>,
     /// Agents that were started for keys.
-    pub key_agents: ssh::KeyAgents,
+    pub key_agents: KeyAgents,
     /// Images and registries.
     pub images: Arc<Images>,
 }

@@ -510,7 +510,7 @@ impl Build {
 }
 
 /// The source operation of a vertex.
-pub fn source(op: &Op) -> Option<&SourceOp> {
+pub(crate) fn source(op: &Op) -> Option<&SourceOp> {
     match op {
         Op::Source(source) => Some(source),
         Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => None,

@@ -25,7 +25,7 @@ impl Build {
         selections: &Selections,
     ) -> KeyParts {
         let mut opened = parts.clone();
-        let own = self.selections_of(id).into_iter().chain(selections.iter().map(|(_, it)| it));
+        let own = self.selections_of(id).into_iter().chain(selections.values());
         for selection in own {
             for (path, digest) in &selection.paths {
                 opened.add(format!("file./{}", path.trim_start_matches('/')), *digest);

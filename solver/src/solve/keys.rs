@@ -10,7 +10,7 @@ use crate::llb::{Graph, Vertex, VertexId};
 
 /// What is known of an input when a key is made.
 #[derive(Clone, Debug)]
-pub enum InputKey {
+pub(crate) enum InputKey {
     /// A vertex with a key.
     Key(CacheKey),
     /// A tree from outside, known only by content.
@@ -19,7 +19,7 @@ pub enum InputKey {
 
 /// Digests of what steps select from trees: of each content input of a vertex, in the order of
 /// [`content_inputs`], where known.
-pub type Selections = HashMap<(VertexId, usize), Selection>;
+pub(crate) type Selections = HashMap<(VertexId, usize), Selection>;
 
 /// What a step selects from a tree.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Selection {
 }
 
 /// Most paths of one selection that are remembered for explanations.
-pub const MAX_EXPLAINED_PATHS: usize = 2000;
+pub(crate) const MAX_EXPLAINED_PATHS: usize = 2000;
 
 /// Name of the part for a content input.
 fn content_name(vertex: &Vertex, content: &ContentInput<'_>) -> String {
@@ -50,7 +50,7 @@ fn content_name(vertex: &Vertex, content: &ContentInput<'_>) -> String {
 
 /// The parts of a vertex's key. `input` gives what is known of an input; a content input whose
 /// selection is in `selections` is known by that, another by its producer's key.
-pub fn parts(
+pub(crate) fn parts(
     graph: &Graph,
     id: VertexId,
     input: &dyn Fn(VertexId) -> InputKey,

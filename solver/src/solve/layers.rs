@@ -396,11 +396,9 @@ impl Layers {
         let cell = Arc::clone(lock(&layer.sealed).entry(options).or_default());
         let sealed = cell
             .get_or_try_init(async || {
-                if let Some(row) = self.store.db()?.sealed(
-                    &id.0,
-                    options.compression.into(),
-                    options.clamp_mtime,
-                )? && self.store.blobs().size(&row.blob)?.is_some()
+                if let Some(row) =
+                    self.store.db()?.sealed(&id.0, options.compression, options.clamp_mtime)?
+                    && self.store.blobs().size(&row.blob)?.is_some()
                 {
                     let SealedRow { diff_id, blob, size, .. } = row;
                     return Ok(Sealed { diff_id, blob, size, compression: options.compression });
@@ -439,7 +437,7 @@ impl Layers {
         };
         self.store.db()?.put_sealed(&SealedRow {
             layer: id.0.clone(),
-            compression: compression.into(),
+            compression,
             clamp_mtime,
             diff_id: sealed.diff_id,
             blob: sealed.blob,

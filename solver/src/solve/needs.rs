@@ -26,7 +26,7 @@ impl Need {
 }
 
 /// Inputs that the result of `vertex` is built upon: their layers are part of its own.
-pub fn base_inputs(vertex: &Vertex) -> Vec<usize> {
+pub(super) fn base_inputs(vertex: &Vertex) -> Vec<usize> {
     match &vertex.op {
         Op::File(FileOp { actions, .. }) => actions
             .iter()
@@ -68,7 +68,7 @@ fn read_inputs(vertex: &Vertex) -> Vec<usize> {
 
 /// Needs of each vertex and whether it runs, by index. `targets` come with what they are needed
 /// for; `found` tells whether the cache has a result that satisfies a need.
-pub fn decide(
+pub(super) fn decide(
     graph: &Graph,
     targets: &[(VertexId, Need)],
     mut found: impl FnMut(VertexId, Need) -> bool,

@@ -32,7 +32,7 @@ pub struct Outside {
 }
 
 /// Whether a vertex is a tree from outside.
-pub fn is_outside(op: &Op) -> bool {
+pub(crate) fn is_outside(op: &Op) -> bool {
     matches!(op, Op::Source(source) if scheme(source) != "docker-image" && scheme(source) != "oci-layout")
 }
 
@@ -45,7 +45,7 @@ fn scheme(source: &SourceOp) -> &str {
 /// # Errors
 ///
 /// If one cannot be had; the error names the vertex.
-pub async fn find_all(
+pub(crate) async fn find_all(
     solver: &Solver,
     graph: &Graph,
     needed: &[VertexId],

@@ -64,9 +64,10 @@ fn outputs(op: &ExecOp, chains: &[Chain], planned: &PlannedExec) -> Vec<Chain> {
     let count =
         op.mounts.iter().filter_map(|mount| mount.output).max().map_or(0, |highest| highest + 1);
     (0..count)
-        .map(|number| match planned.outputs.get(&number) {
-            Some(output) => output.base.iter().chain([&output.layer]).cloned().collect(),
-            None => {
+        .map(|number| {
+            if let Some(output) = planned.outputs.get(&number) {
+                output.base.iter().chain([&output.layer]).cloned().collect()
+            } else {
                 let mount = op.mounts.iter().find(|mount| mount.output == Some(number));
                 mount.and_then(|it| chains.get(it.input?)).cloned().unwrap_or_default()
             }

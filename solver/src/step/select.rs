@@ -162,7 +162,7 @@ async fn file_digests(
                     of_layers.push((at, (layer.clone(), path.clone())));
                 }
                 Root::Fd(_) | Root::Store(_) => {
-                    of_directories.entry(*root).or_default().push((at, path.clone()))
+                    of_directories.entry(*root).or_default().push((at, path.clone()));
                 }
             },
         }

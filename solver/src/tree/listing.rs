@@ -16,7 +16,7 @@ mod codec;
 
 pub use codec::DecodeError;
 
-/// Longest path of an entry, bytes: PATH_MAX of Linux, beyond which most programs cannot reach.
+/// Longest path of an entry, bytes: `PATH_MAX` of Linux, beyond which most programs cannot reach.
 pub const MAX_PATH: usize = 4096;
 
 /// Compares two paths in the order of a listing.

@@ -171,7 +171,7 @@ pub(super) fn copy(line: &str) -> FileCopy {
                 });
             }
             ("time", seconds) => {
-                op.timestamp = Some(seconds.parse::<i64>().expect("seconds") * 1_000_000_000)
+                op.timestamp = Some(seconds.parse::<i64>().expect("seconds") * 1_000_000_000);
             }
             ("include", pattern) => op.include_patterns.push(pattern.to_owned()),
             ("exclude", pattern) => op.exclude_patterns.push(pattern.to_owned()),

@@ -93,7 +93,7 @@ impl Draft {
     }
 
     /// The root directory.
-    pub(super) fn root<'v>(base: &'v View) -> Place<'v> {
+    pub(super) fn root(base: &View) -> Place<'_> {
         Place { dir: 0, base: Some(base.root()) }
     }
 

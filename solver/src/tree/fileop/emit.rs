@@ -94,14 +94,13 @@ impl<'a> Out<'a> {
     fn leaf(&mut self, number: usize, path: Vec<u8>) {
         let inode = &self.draft.inodes()[number];
         let mut entry = inode.entry.clone();
-        match &self.first[number] {
-            Some(target) => entry.kind = Kind::Hardlink { target: target.clone() },
-            None => {
-                self.first[number] = Some(path.clone());
-                if matches!(entry.kind, Kind::File { .. }) {
-                    let content = inode.content.clone();
-                    self.contents.push(content.unwrap_or(Content::Inline(Vec::new())));
-                }
+        if let Some(target) = &self.first[number] {
+            entry.kind = Kind::Hardlink { target: target.clone() }
+        } else {
+            self.first[number] = Some(path.clone());
+            if matches!(entry.kind, Kind::File { .. }) {
+                let content = inode.content.clone();
+                self.contents.push(content.unwrap_or(Content::Inline(Vec::new())));
             }
         }
         entry.path = path;
