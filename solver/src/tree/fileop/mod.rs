@@ -33,7 +33,7 @@ pub use self::error::FileOpError;
 use self::source::{Roots, Source};
 use super::listing::Listing;
 use super::view::View;
-use crate::llb::op::{FileAction, FileActionKind, FileInput, FileOp};
+use crate::llb::op::{Chown, FileAction, FileActionKind, FileInput, FileOp};
 use crate::worker::proto::{Content, Root};
 
 /// A tree that a file operation reads or builds upon: layers, lowest first.
