@@ -2,8 +2,6 @@
 
 use std::io::Read as _;
 
-use rbuild_store::entry::Kind;
-
 use super::Host;
 use super::error::FileOpError;
 use super::source::{Roots, Source};
