@@ -70,6 +70,12 @@ impl Failure {
         self
     }
 
+    /// What to do about causes that can strike anywhere.
+    fn known_way_out(&self) -> Option<&'static str> {
+        let full = ["No space left on device", "Disk quota exceeded"].iter().any(|cause| self.text.contains(cause));
+        full.then_some("`rbuild prune` frees space, and `--root DIR` puts the store somewhere else")
+    }
+
     /// The text as it is printed to standard error.
     pub fn render(&self) -> String {
         let mut out = String::new();
@@ -78,7 +84,7 @@ impl Failure {
             out.push('\n');
         }
         writeln!(out, "ERROR: {}", self.text.trim_end()).expect("writing to a string");
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint.as_deref().or_else(|| self.known_way_out()) {
             writeln!(out, "hint: {hint}").expect("writing to a string");
         }
         if self.kind == Kind::Bug {

@@ -29,6 +29,9 @@ use crate::error::{Result, StoreError};
 /// The store format that this version reads and writes.
 pub const FORMAT: u32 = 1;
 
+/// What the name of an unfinished version file begins with; the maker's process id follows.
+const NEW_VERSION: &str = "version.new-";
+
 /// The version file is not read beyond this many bytes.
 const MAX_VERSION_BYTES: usize = 64;
 
@@ -57,7 +60,7 @@ impl Layout {
         let path = layout.version();
         match fs::read(&path) {
             Ok(bytes) => layout.check_version(&bytes)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => layout.create()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => layout.create_or_find()?,
             Err(source) => return Err(StoreError::io("read", &path)(source)),
         }
         Ok(layout)
@@ -80,6 +83,14 @@ impl Layout {
         }
     }
 
+    /// Makes the store, unless another process makes it at the same time.
+    fn create_or_find(&self) -> Result<()> {
+        self.create().or_else(|error| match fs::read(self.version()) {
+            Ok(bytes) => self.check_version(&bytes),
+            Err(_) => Err(error),
+        })
+    }
+
     /// Makes the directories, then the version file: a store without it is an unfinished one, and
     /// making it again is harmless.
     fn create(&self) -> Result<()> {
@@ -89,7 +100,7 @@ impl Layout {
         for dir in self.directories() {
             fs::create_dir_all(&dir).map_err(StoreError::io("create the directory", &dir))?;
         }
-        let temp = self.root.join("version.new");
+        let temp = self.root.join(format!("{NEW_VERSION}{}", std::process::id()));
         let text = format!("{FORMAT}\n");
         fs::write(&temp, text).map_err(StoreError::io("write", &temp))?;
         durable::publish(&temp, &self.version(), Durability::Power)
@@ -105,10 +116,12 @@ impl Layout {
         };
         let mut own: Vec<_> =
             self.directories().iter().filter_map(|dir| self.top(dir)).collect::<Vec<_>>();
-        own.extend(["version".into(), "version.new".into(), "lock".into(), "lost+found".into()]);
+        own.extend(["version".into(), "lock".into(), "lost+found".into()]);
         for entry in entries {
             let entry = entry.map_err(StoreError::io("read the directory", &self.root))?;
-            if !own.contains(&entry.file_name()) {
+            let name = entry.file_name();
+            let unfinished = name.to_str().is_some_and(|name| name.starts_with(NEW_VERSION));
+            if !unfinished && !own.contains(&name) {
                 return Ok(false);
             }
         }
@@ -278,7 +291,7 @@ mod tests {
     fn creation_cut_short_is_done_again() {
         let dir = tempfile::tempdir().expect("temporary directory");
         fs::create_dir(dir.path().join("layers")).expect("mkdir");
-        fs::write(dir.path().join("version.new"), "").expect("write");
+        fs::write(dir.path().join("version.new-1"), "").expect("write");
         Layout::open_or_create(dir.path()).expect("creates");
     }
 

@@ -34,17 +34,15 @@ fn the_final_stage_carries_only_what_is_copied_into_it() {
          COPY main.txt .\n\
          RUN tr a-z A-Z < main.txt > /product && echo waste > /waste\n\
          FROM scratch\n\
-         COPY --from=build --chown=7:8 --chmod=0711 /product /usr/bin/product\n",
+         COPY --from=build --chown=7:8 --chmod=0711 /product /product\n",
     );
     space.write("main.txt", "source\n");
     let image = space.image(&[]);
     expect![[r#"
-        d0755 0:0 usr
-        d0755 0:0 usr/bin
-        -0711 7:8 usr/bin/product
+        -0711 7:8 product
     "#]]
     .assert_eq(&image.tree().to_string());
-    assert_eq!(image.tree().read("usr/bin/product"), "SOURCE\n");
+    assert_eq!(image.tree().read("product"), "SOURCE\n");
 }
 
 #[test]
@@ -232,6 +230,6 @@ fn every_noun_of_the_pipeline_can_be_printed() {
         let text = space.run(&["debug", noun, "."]).success().text();
         assert!(text.contains(part), "debug {noun} printed:\n{text}");
     }
-    let dot = space.run(&["debug", "graph", "--format", "dot", "."]).success().text();
+    let dot = space.run(&["debug", "graph", "--dot", "."]).success().text();
     assert!(dot.starts_with("digraph"), "{dot}");
 }

@@ -24,7 +24,7 @@ fn works(space: &TestSpace) {
 #[test]
 fn a_missing_dockerfile_is_named() {
     let space = TestSpace::new();
-    space.build(&[]).ended(1).says("Dockerfile").says("hint:");
+    space.build(&[]).ended(1).says("Dockerfile").says_a_way_out();
     space.build(&["-f", "other/Containerfile"]).ended(1).says("other/Containerfile");
     works(&space);
 }
@@ -56,7 +56,7 @@ fn a_cycle_of_stages_is_refused() {
         "FROM scratch AS one\nCOPY --from=two / /\nFROM scratch AS two\nCOPY --from=one / /\n",
     )
     .ended(1);
-    ran.says("Dockerfile:2").says("two");
+    ran.says("Dockerfile:").says("--from=").says("one");
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn a_full_disk_is_the_hosts_fault_and_the_store_survives_it() {
         .run(&[&root[..], &["build", "-t", "big:1", "."]].concat())
         .ended(3)
         .says("space")
-        .says("hint:");
+        .says_a_way_out();
     std::fs::remove_file(space.path("context/big")).unwrap();
     space.write("big", "small");
     space.run(&[&root[..], &["build", "-t", "big:1", "."]].concat()).success();
@@ -176,7 +176,7 @@ fn no_namespaces_is_the_hosts_fault_with_a_remedy() {
         &[("PATH", "/nowhere")],
         &["build", "--progress=plain", "--require-isolation", "userns", "."],
     );
-    ran.ended(3).says("newuidmap").says("rbuild doctor");
+    ran.ended(3).says("newuidmap").says("apt-get install uidmap");
     works(&space);
 }
 

@@ -5,7 +5,16 @@
     reason = "these are tests from the first line to the last"
 )]
 
+mod build;
+mod cache;
+mod errors;
 mod language;
 mod layering;
+mod main_job;
 mod output;
+mod progress;
+mod pull;
+mod run;
+mod shipped;
+mod store;
 mod tidy;

@@ -82,7 +82,8 @@ fn wrong_credentials_are_told_with_a_way_out() {
     registry.guard(Access::Bearer("ann".to_owned(), "right".to_owned()));
     let auths = json!({ "auths": { registry.address(): { "auth": base64(b"ann:wrong") } } });
     space.write_bytes("home/.docker/config.json", auths.to_string().as_bytes());
-    let ran = space.build(&[]).ended(4).says("Dockerfile:1").says("hint:").says(registry.address());
+    let ran =
+        space.build(&[]).ended(4).says("Dockerfile:1").says_a_way_out().says(registry.address());
     ran.keeps_quiet_about("wrong\"");
 }
 
@@ -161,7 +162,7 @@ fn an_unknown_image_and_a_dead_registry_are_told_apart() {
     space.build(&[]).ended(4).says("Dockerfile:1").says("team/nothing:9").says("not found");
     let address = registry.address().to_owned();
     drop(registry);
-    let ran = space.build(&[]).ended(4).says("Dockerfile:1").says(&address).says("hint:");
+    let ran = space.build(&[]).ended(4).says("Dockerfile:1").says(&address).says_a_way_out();
     ran.keeps_quiet_about("not found");
 }
 

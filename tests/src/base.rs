@@ -28,6 +28,7 @@ pub fn busybox() -> &'static Image {
             layer = layer.symlink(&format!("bin/{name}"), "busybox");
         }
         let layer = layer
+            .dir("dev", OPEN)
             .dir("etc", OPEN)
             .file("etc/group", PLAIN, "root:x:0:\napp:x:1000:\nextra:x:2000:app\nnogroup:x:65534:\n")
             .file(
@@ -37,7 +38,9 @@ pub fn busybox() -> &'static Image {
             )
             .dir("home", OPEN)
             .dir("home/app", Meta { mode: 0o750, uid: 1000, gid: 1000 })
+            .dir("proc", Meta { mode: 0o555, ..OPEN })
             .dir("root", Meta { mode: 0o700, ..OPEN })
+            .dir("sys", Meta { mode: 0o555, ..OPEN })
             .dir("tmp", Meta { mode: 0o1777, ..OPEN })
             .dir("usr", OPEN)
             .dir("usr/bin", OPEN)

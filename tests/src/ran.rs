@@ -162,6 +162,18 @@ impl Ran {
         self
     }
 
+    /// It said what to do.
+    #[track_caller]
+    pub fn says_a_way_out(self) -> Self {
+        let marks = ["hint: ", "help: ", "use a newer rbuild"];
+        assert!(
+            marks.iter().any(|mark| self.stderr.contains(mark)),
+            "expected to read a way out\n{}",
+            self.story()
+        );
+        self
+    }
+
     /// It did not say this on standard error.
     #[track_caller]
     pub fn keeps_quiet_about(self, text: &str) -> Self {

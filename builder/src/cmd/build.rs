@@ -94,7 +94,7 @@ async fn build(
     let tags =
         request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
-    signal::watch(&cancel);
+    signal::watch(cancel.clone());
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
     let worker = worker(request, store);
@@ -240,6 +240,7 @@ fn products(planned: &Planned, solved: &Solved) -> Vec<Product> {
             chain: target.edge.and_then(|_| trees.next()).cloned().unwrap_or_default(),
             config: target.config.clone(),
             epoch: target.epoch,
+            base: target.base.clone(),
         })
         .collect()
 }
@@ -261,7 +262,7 @@ fn finish(request: &Request, env: &Env, response: &Response) -> Result<(), Failu
     {
         super::print(&format!("{id}\n"))?;
     }
-    if request.outputs.is_empty() && !request.quiet {
+    if request.outputs.is_empty() && !request.quiet && request.progress != Progress::Rawjson {
         let note = "No output was asked for with -t, -o or --push: the result is only in the build cache.\n";
         drop(std::io::stderr().lock().write_all(note.as_bytes()));
     }

@@ -17,6 +17,8 @@ pub use plain::bytes;
 pub trait Renderer {
     /// Shows one event.
     fn event(&mut self, event: &Event);
+    /// Passes on what was shown so far: somebody waits for it.
+    fn flush(&mut self) {}
     /// Shows what is left when the log ends.
     fn finish(&mut self) {}
 }
@@ -41,6 +43,11 @@ pub fn show(mode: Progress, is_terminal: bool, log: &Receiver<Event>, out: &mut 
     };
     while let Ok(event) = log.recv() {
         renderer.event(&event);
+        // One write for all that is there by now.
+        for event in log.try_iter() {
+            renderer.event(&event);
+        }
+        renderer.flush();
     }
     renderer.finish();
 }

@@ -112,9 +112,9 @@ impl<'a> Plain<'a> {
         let number = self.focus(vertex);
         let mut line = format!("#{number} {id}");
         if total > 0 {
-            line = format!("{line} {} / {}", bytes(current), bytes(total));
+            line += &format!(" {} / {}", bytes(current), bytes(total));
         } else if current > 0 {
-            line = format!("{line} {}", bytes(current));
+            line += &format!(" {}", bytes(current));
         }
         if done {
             line += " done";
@@ -140,6 +140,11 @@ impl<'a> Plain<'a> {
 }
 
 impl Renderer for Plain<'_> {
+    fn flush(&mut self) {
+        // A closed terminal does not stop a build.
+        drop(self.out.flush());
+    }
+
     fn event(&mut self, event: &Event) {
         let vertex = event.vertex;
         match &event.kind {

@@ -23,6 +23,11 @@ impl<'a> RawJson<'a> {
 }
 
 impl Renderer for RawJson<'_> {
+    fn flush(&mut self) {
+        // A closed terminal does not stop a build.
+        drop(self.out.flush());
+    }
+
     fn event(&mut self, event: &Event) {
         let at = event.at.as_secs_f64();
         let digest = event.vertex.to_string();

@@ -103,13 +103,27 @@ impl Killer {
 /// it cannot write to it. `fds` are standard output, standard error, and what the
 /// plan numbers from there on.
 ///
-/// The calling thread must be the step's own: it enters a pid namespace for its children, and the
-/// step dies with it.
+/// This happens on a thread of its own: it enters a pid namespace for its children, after which the
+/// kernel lets it start no threads, and the step dies with it.
 ///
 /// # Errors
 ///
 /// If the process could not be set up; one that ran and failed is an [`Outcome`].
 pub fn run(
+    program: &Path,
+    plan: &Plan,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new()
+            .spawn_scoped(scope, || run_here(program, plan, fds, killer))
+            .map_err(RunError::Start)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+fn run_here(
     program: &Path,
     plan: &Plan,
     fds: &[BorrowedFd<'_>],

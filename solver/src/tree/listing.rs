@@ -240,10 +240,9 @@ impl Listing {
     /// Index of the entry that describes the inode of entry `at`: its target for a hard link,
     /// itself otherwise.
     pub fn inode(&self, at: usize) -> usize {
-        if let Kind::Hardlink { target } = &self.entries[at].kind {
-            self.position(target).unwrap_or(at)
-        } else {
-            at
+        match &self.entries[at].kind {
+            Kind::Hardlink { target } => self.position(target).unwrap_or(at),
+            _ => at,
         }
     }
 
