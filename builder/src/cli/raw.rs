@@ -100,7 +100,7 @@ pub struct Build {
     /// Secret: id=NAME[,src=FILE|,env=VARIABLE]
     #[arg(long = "secret", value_name = "SPEC")]
     pub secrets: Vec<String>,
-    /// SSH agent or keys: default, or NAME[=SOCKET|KEY[,KEY]]
+    /// SSH agent or keys: `default`, or NAME with =SOCKET or =KEY,KEY
     #[arg(long = "ssh", value_name = "SPEC")]
     pub ssh: Vec<String>,
     /// Network of RUN
@@ -109,7 +109,7 @@ pub struct Build {
     /// Additional line of /etc/hosts: NAME:ADDRESS; `host-gateway` is this host
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub add_hosts: Vec<String>,
-    /// Resource limit of RUN: NAME=SOFT[:HARD]
+    /// Resource limit of RUN: NAME=SOFT or NAME=SOFT:HARD
     #[arg(long = "ulimit", value_name = "SPEC")]
     pub ulimits: Vec<String>,
     /// Size of /dev/shm in RUN
