@@ -16,10 +16,11 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use super::init::{STDERR, STDOUT};
 use super::mounts::{self, Layout, Mount, Source, Tree};
+use super::network::{self, Lease, Networks};
 use super::parent::{self, End, Killer, Outcome, RunError};
-use super::plan::{HostPath, Litter, NetworkNamespace, Plan, Process};
+use super::plan::{HostPath, Litter, Plan, Process};
 use super::relay::Relay;
-use super::{caps, files, limits, network};
+use super::{caps, files, limits};
 use crate::snapshot::{Access, LayerStore, Prepared, Rootfs};
 use crate::worker::proto::{
     Answer, Committed, ExecMount, ExecRequest, ExitStatus, Failure, FailureKind, FdIndex, LayerId,
@@ -37,6 +38,7 @@ pub struct Steps {
     program: PathBuf,
     /// Generated files by content: most steps of a build have the same.
     generated: Mutex<BTreeMap<String, PathBuf>>,
+    networks: Networks,
 }
 
 /// What was made ready for one step and must be committed or discarded.
@@ -53,7 +55,7 @@ impl Steps {
     /// # Errors
     ///
     /// If `work` cannot be made.
-    pub fn new(store: &Path, work: &Path) -> io::Result<Self> {
+    pub fn new(store: &Path, work: &Path, network: &network::Options) -> io::Result<Self> {
         for dir in ["mnt", "files", "relays"] {
             fs::create_dir_all(work.join(dir))?;
         }
@@ -62,6 +64,7 @@ impl Steps {
             work: work.to_owned(),
             program: program(&work.join("program")),
             generated: Mutex::default(),
+            networks: Networks::new(network.clone()),
         })
     }
 
@@ -79,20 +82,26 @@ impl Steps {
         killer: &Killer,
     ) -> Result<Answer, Failure> {
         let mut held = Held::default();
-        let outcome = self.run(layers, request, fds, killer, &mut held);
+        let network = self.networks.lease(request.network, request.insecure).map_err(|error| {
+            let text = format!("cannot make the network of a step: {error}");
+            Failure { kind: FailureKind::Host, text }
+        })?;
+        let outcome = self.run(layers, request, fds, &network, killer, &mut held);
+        let notes = network.notes();
+        drop(network);
         drop(std::mem::take(&mut held.relays));
         let succeeded = matches!(&outcome, Ok(outcome) if matches!(outcome.end, End::Code(0)));
         if !succeeded {
             // The step's own failure says more than one of the cleaning.
             drop(held.discard(layers));
-            return outcome.map(|outcome| answer(&outcome, Vec::new()));
+            return outcome.map(|outcome| answer(&outcome, Vec::new(), notes));
         }
         let outcome = outcome?;
         if let Some((root, _)) = &held.root {
             remove_stubs(root, &outcome)?;
         }
         let committed = held.commit(layers)?;
-        Ok(answer(&outcome, committed))
+        Ok(answer(&outcome, committed, notes))
     }
 
     fn run(
@@ -100,13 +109,14 @@ impl Steps {
         layers: &LayerStore,
         request: &ExecRequest,
         fds: &[OwnedFd],
+        network: &Lease<'_>,
         killer: &Killer,
         held: &mut Held,
     ) -> Result<Outcome, Failure> {
         const { assert!(STDOUT == 0 && STDERR == 1, "the order of `passed`") };
         let mut passed = vec![fd(fds, request.stdout)?, fd(fds, request.stderr)?];
-        let namespace = network::namespace(request.network, None);
-        let layout = self.layout(layers, request, fds, &mut passed, held)?;
+        let namespace = network.namespace(&mut passed);
+        let layout = self.layout(layers, request, fds, (network, &mut passed), held)?;
         let plan = Plan {
             scratch: self.work.join("mnt").into(),
             network: namespace,
@@ -131,7 +141,7 @@ impl Steps {
         layers: &LayerStore,
         request: &ExecRequest,
         fds: &'a [OwnedFd],
-        passed: &mut Vec<BorrowedFd<'a>>,
+        (network, passed): (&Lease<'_>, &mut Vec<BorrowedFd<'a>>),
         held: &mut Held,
     ) -> Result<Layout, Failure> {
         let mut root = None;
@@ -146,8 +156,9 @@ impl Steps {
             }
         }
         let (root, root_readonly) = root.ok_or_else(|| bug("a step without a root"))?;
-        let own_network = network::namespace(request.network, None) == NetworkNamespace::New;
-        let resolv_conf = request.resolv_conf.clone().unwrap_or_else(|| {
+        let own_network = network.is_own();
+        let given = request.resolv_conf.as_deref().or_else(|| network.resolv_conf());
+        let resolv_conf = given.map(str::to_owned).unwrap_or_else(|| {
             let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let elsewhere =
                 if own_network { files::Loopback::Elsewhere } else { files::Loopback::Reachable };
@@ -333,7 +344,7 @@ fn remove_stubs(root: &Prepared, outcome: &Outcome) -> Result<(), Failure> {
         })
 }
 
-fn answer(outcome: &Outcome, layers: Vec<Committed>) -> Answer {
+fn answer(outcome: &Outcome, layers: Vec<Committed>, notes: Vec<String>) -> Answer {
     let status = match &outcome.end {
         End::Code(code) | End::NotStarted(code, _) => ExitStatus::Code(*code),
         End::Signal(signal) => ExitStatus::Signal(*signal),
@@ -341,7 +352,8 @@ fn answer(outcome: &Outcome, layers: Vec<Committed>) -> Answer {
     };
     #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
     let cpu_seconds = outcome.cpu_micros as f64 / 1e6;
-    Answer::Exited { status, usage: Usage { cpu_seconds, max_rss: outcome.max_rss }, layers }
+    let usage = Usage { cpu_seconds, max_rss: outcome.max_rss };
+    Answer::Exited { status, usage, layers, notes }
 }
 
 fn fd(fds: &[OwnedFd], index: FdIndex) -> Result<BorrowedFd<'_>, Failure> {

@@ -19,6 +19,7 @@ use super::proto::{
 use super::serve::{self, Numbered};
 use super::wire;
 use crate::sandbox::host::{Explained, Facts, explain};
+use crate::sandbox::network;
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
 
 /// What a step's process did.
@@ -30,6 +31,8 @@ pub struct Exited {
     pub usage: Usage,
     /// The layers that were kept; none unless it ended with exit code 0.
     pub layers: Vec<Committed>,
+    /// What a person should know beside. Lines without an end.
+    pub notes: Vec<String>,
 }
 
 /// How steps are held on this host, as the first line of a build tells.
@@ -79,7 +82,16 @@ pub struct Execution {
 impl Worker {
     /// A worker for the store at `store` (absolute, there already). Nothing is started.
     pub fn new(store: impl Into<PathBuf>, snapshotter: Snapshotter) -> Self {
-        let setup = Setup { store: store.into(), snapshotter };
+        Self::with_network(store, snapshotter, network::Options::default())
+    }
+
+    /// As [`Self::new`], with what is to be known about the network of steps.
+    pub fn with_network(
+        store: impl Into<PathBuf>,
+        snapshotter: Snapshotter,
+        network: network::Options,
+    ) -> Self {
+        let setup = Setup { store: store.into(), snapshotter, network };
         Self(Arc::new(Inner { setup, engine: OnceCell::new(), next: AtomicU64::new(1) }))
     }
 
@@ -294,10 +306,10 @@ impl Execution {
         if let Answer::Failed(failure) = answer {
             return Err(failure);
         }
-        let Answer::Exited { status, usage, layers } = answer else {
+        let Answer::Exited { status, usage, layers, notes } = answer else {
             return Err(unexpected(&answer));
         };
-        Ok(Exited { status, usage, layers })
+        Ok(Exited { status, usage, layers, notes })
     }
 }
 

@@ -33,6 +33,8 @@ pub struct Setup {
     pub store: PathBuf,
     /// Which snapshots to make.
     pub snapshotter: Snapshotter,
+    /// Which network steps have by default.
+    pub network: crate::sandbox::network::Options,
 }
 
 /// `--snapshotter`.

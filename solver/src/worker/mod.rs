@@ -9,8 +9,8 @@ pub mod proto;
 pub mod serve;
 pub mod wire;
 
-/// Runs a hidden command if `args` (the process's own, its name included) ask for one: `worker`
-/// and `init` alone, with a socket as standard input. To be called before anything else in `main`.
+/// Runs a hidden command if `args` (the process's own, its name included) ask for one: `worker`,
+/// `init` or `helper` alone, with a socket as standard input. To be called before anything else in `main`.
 pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
     let [_, command] = args else {
         return None;
@@ -20,6 +20,8 @@ pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
         serve::main
     } else if command == "init" {
         crate::sandbox::init::main
+    } else if command == "helper" {
+        crate::sandbox::network::helper::main
     } else {
         return None;
     };

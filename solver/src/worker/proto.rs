@@ -257,6 +257,8 @@ pub enum Answer {
         usage: Usage,
         /// The layers that were committed (only if the exit code was 0): name, bytes, entries.
         layers: Vec<Committed>,
+        /// What a person should know beside: about its network, for example. Lines without an end.
+        notes: Vec<String>,
     },
     /// A layer is a blob of the store.
     Sealed(Sealed),

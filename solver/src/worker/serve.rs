@@ -99,7 +99,8 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
     let work = scratch(&setup.store)?;
-    let steps = Steps::new(&setup.store, &work).map_err(refused("mkdir(2) in a tmpfs"))?;
+    let steps =
+        Steps::new(&setup.store, &work, &setup.network).map_err(refused("mkdir(2) in a tmpfs"))?;
     let (overlay, why_plain) = choose(setup)?;
     let key = mapped.key.key();
     let layers = LayerStore::open(&setup.store, key, Ownership::Real, driver(overlay));

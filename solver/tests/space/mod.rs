@@ -1,10 +1,13 @@
 //! A store with one image in it, and a worker that runs steps on it.
 
+#![allow(dead_code, reason = "each test binary uses some of it")]
+
 use std::io::{Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use rbuild_solver::sandbox::network::Options;
 use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
 use rbuild_solver::worker::client::{Exited, Worker};
 use rbuild_solver::worker::launch::Snapshotter;
@@ -34,13 +37,20 @@ pub(crate) fn mount(dest: &str, source: MountSource) -> ExecMount {
 
 impl Space {
     pub(crate) async fn new(snapshotter: Snapshotter) -> Result<Self, String> {
+        Self::with_network(snapshotter, Options::default()).await
+    }
+
+    pub(crate) async fn with_network(
+        snapshotter: Snapshotter,
+        network: Options,
+    ) -> Result<Self, String> {
         let found = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
         let busybox = found.iter().find(|it| it.exists());
         let busybox = busybox.ok_or("no busybox on this machine (Debian: busybox-static)")?;
         let text = |error: std::io::Error| error.to_string();
         let dir = tempfile::tempdir().map_err(text)?;
         drop(rbuild_store::local::Store::open(dir.path()).map_err(|error| error.to_string())?);
-        let worker = Worker::new(dir.path(), snapshotter);
+        let worker = Worker::with_network(dir.path(), snapshotter, network);
         let isolation = worker.isolation().await.map_err(|it| it.text)?;
         if isolation.rung == "none" {
             return Err(isolation.why);

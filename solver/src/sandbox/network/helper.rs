@@ -1,0 +1,316 @@
+//! `pasta` and `slirp4netns`: user-mode networks on a TAP device, by a program of the host.
+//!
+//! Such a program outlives the namespace that it serves, so it must not outlive us: it is started
+//! through `rbuild helper`, which ties itself to its parent thread (`PR_SET_PDEATHSIG`) before it
+//! becomes the program, and is killed by pidfd.
+
+use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::{Refused, UserNetwork, namespace, opens};
+use crate::sandbox::init::chain;
+use crate::sandbox::sys;
+use crate::worker::wire;
+
+/// Where programs are looked for: the worker has no environment.
+const PATH: [&str; 6] =
+    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// The device that they need.
+const TUN: &str = "/dev/net/tun";
+/// The interface that they make.
+const INTERFACE: &str = "tap0";
+/// How long they may take.
+const READY: Duration = Duration::from_secs(5);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(1);
+/// Name server that pasta is told to forward to the host's.
+const PASTA_DNS: &str = "169.254.1.1";
+/// Name server of slirp4netns.
+const SLIRP_DNS: &str = "10.0.2.3";
+
+/// A program that makes networks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Program {
+    /// From passt.
+    Pasta,
+    /// With libslirp.
+    Slirp4netns,
+}
+
+impl Program {
+    /// Its file name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pasta => "pasta",
+            Self::Slirp4netns => "slirp4netns",
+        }
+    }
+
+    /// Its arguments; the namespace is behind descriptor `namespace`.
+    fn arguments(self, namespace: i32) -> Vec<String> {
+        let path = format!("/proc/self/fd/{namespace}");
+        let words: Vec<&str> = match self {
+            Self::Pasta => vec![
+                "--foreground",
+                "--quiet",
+                "--config-net",
+                "--no-map-gw",
+                "-t",
+                "none",
+                "-u",
+                "none",
+                "-T",
+                "none",
+                "-U",
+                "none",
+                "--dns-forward",
+                PASTA_DNS,
+                "--ns-ifname",
+                INTERFACE,
+                "--netns-only",
+                "--netns",
+                &path,
+            ],
+            Self::Slirp4netns => vec![
+                "--configure",
+                "--mtu=65520",
+                "--disable-host-loopback",
+                "--netns-type=path",
+                &path,
+                INTERFACE,
+            ],
+        };
+        words.into_iter().map(str::to_owned).collect()
+    }
+
+    const fn name_server(self) -> &'static str {
+        match self {
+            Self::Pasta => PASTA_DNS,
+            Self::Slirp4netns => SLIRP_DNS,
+        }
+    }
+}
+
+/// What `rbuild helper` becomes.
+#[derive(Debug, Deserialize, Serialize)]
+struct Start {
+    program: PathBuf,
+    arguments: Vec<String>,
+}
+
+/// A running program and its namespace.
+#[derive(Debug)]
+pub struct Helper {
+    namespace: OwnedFd,
+    pidfd: OwnedFd,
+    resolv_conf: String,
+}
+
+impl Helper {
+    /// Starts one and waits until its interface is there.
+    ///
+    /// # Errors
+    ///
+    /// If the program is not installed, the device cannot be opened, or it does not work.
+    pub(super) fn start(program: Program, resolv_conf: &str) -> Result<Self, Refused> {
+        let found =
+            PATH.iter().map(|dir| Path::new(dir).join(program.name())).find(|it| it.is_file());
+        let found = found.ok_or_else(|| Refused("not installed".to_owned()))?;
+        opens(Path::new(TUN))?;
+        let refused = |error: &dyn std::error::Error| Refused(chain(error));
+        let namespace = namespace::bare().map_err(|error| refused(&error))?;
+        let handle = namespace.try_clone().map_err(|error| refused(&error))?;
+        let (tell, told) = mpsc::channel();
+        // The thread lives as long as the program, which dies with it.
+        let work = move || {
+            let child = spawn(program, found, handle.as_fd());
+            drop(handle);
+            if let Some(mut child) = report(child, &tell) {
+                drop(child.wait());
+            }
+        };
+        std::thread::Builder::new()
+            .name("network-helper".to_owned())
+            .spawn(work)
+            .map_err(|error| refused(&error))?;
+        let pidfd = told.recv().map_err(|error| refused(&error))??;
+        let helper =
+            Self { namespace, pidfd, resolv_conf: texts(program.name_server(), resolv_conf) };
+        helper.wait()?;
+        namespace::prohibit(&helper.namespace, &prohibited()).map_err(|error| refused(&error))?;
+        Ok(helper)
+    }
+
+    /// Waits for the default route, the last thing that they make.
+    fn wait(&self) -> Result<(), Refused> {
+        let began = Instant::now();
+        while began.elapsed() < READY {
+            if self.ended() {
+                return Err(Refused("it ended at once".to_owned()));
+            }
+            if namespace::has_route(&self.namespace) {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK);
+        }
+        Err(Refused(format!("not ready after {} s", READY.as_secs())))
+    }
+
+    fn ended(&self) -> bool {
+        let mut poll = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|count| count > 0)
+    }
+}
+
+impl Drop for Helper {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+}
+
+impl UserNetwork for Helper {
+    fn namespace(&self) -> BorrowedFd<'_> {
+        self.namespace.as_fd()
+    }
+
+    fn resolv_conf(&self) -> &str {
+        &self.resolv_conf
+    }
+
+    fn forget(&mut self) -> bool {
+        !self.ended()
+    }
+
+    fn refused(&self) -> Vec<SocketAddr> {
+        Vec::new()
+    }
+}
+
+/// What steps must not reach beside what the program itself keeps from them.
+fn prohibited() -> Vec<(IpAddr, u8)> {
+    let mut all = vec![(IpAddr::from([169, 254, 0, 0]), 16)];
+    for interface in nix::ifaddrs::getifaddrs().into_iter().flatten() {
+        let address = interface.address;
+        let four = address.and_then(|it| it.as_sockaddr_in().map(|it| IpAddr::from(it.ip())));
+        let six = address.and_then(|it| it.as_sockaddr_in6().map(|it| IpAddr::from(it.ip())));
+        if let Some(address) = four.or(six)
+            && !address.is_loopback()
+        {
+            all.push((address, if address.is_ipv4() { 32 } else { 128 }));
+        }
+    }
+    all
+}
+
+fn texts(server: &str, host: &str) -> String {
+    let kept = |line: &&str| {
+        !line.is_empty() && !line.starts_with(['#', ';']) && !line.starts_with("nameserver")
+    };
+    let mut text = format!("nameserver {server}\n");
+    for line in host.lines().map(str::trim).filter(kept) {
+        text.extend([line, "\n"]);
+    }
+    text
+}
+
+fn spawn(program: Program, found: PathBuf, namespace: BorrowedFd<'_>) -> Result<Child, Refused> {
+    let refused = |error: &dyn std::error::Error| Refused(chain(error));
+    let (ours, theirs) = UnixStream::pair().map_err(|error| refused(&error))?;
+    let child = Command::new("/proc/self/exe")
+        .arg("helper")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| refused(&error))?;
+    // Standard input is in the way of nobody once it is taken.
+    let start = Start { program: found, arguments: program.arguments(NAMESPACE) };
+    wire::send(ours.as_fd(), &start, &[namespace]).map_err(|error| refused(&error))?;
+    Ok(child)
+}
+
+/// Number of the namespace's descriptor in the program.
+const NAMESPACE: i32 = 0;
+
+fn report(
+    child: Result<Child, Refused>,
+    tell: &mpsc::Sender<Result<OwnedFd, Refused>>,
+) -> Option<Child> {
+    let opened = child.and_then(|child| {
+        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or_else(|| Refused("no process".to_owned()))?;
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+            .map_err(|errno| Refused(errno.to_string()))?;
+        Ok((child, pidfd))
+    });
+    match opened {
+        Ok((child, pidfd)) => {
+            drop(tell.send(Ok(pidfd)));
+            Some(child)
+        }
+        Err(refused) => {
+            drop(tell.send(Err(refused)));
+            None
+        }
+    }
+}
+
+/// The hidden command: becomes a program, with the namespace as its standard input.
+pub fn main() -> ExitCode {
+    let failed = ExitCode::FAILURE;
+    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
+        return failed;
+    }
+    let Ok(socket) = sys::take_stdin() else {
+        return failed;
+    };
+    // If the parent is gone already, its end of the socket is.
+    let Ok(Some((start, fds))) = wire::receive::<Start>(socket.as_fd()) else {
+        return failed;
+    };
+    let Some(namespace) = fds.first() else {
+        return failed;
+    };
+    if rustix::stdio::dup2_stdin(namespace).is_err() {
+        return failed;
+    }
+    let words = [start.program.to_string_lossy().into_owned()].into_iter().chain(start.arguments);
+    let words: Option<Vec<CString>> = words.map(|it| CString::new(it).ok()).collect();
+    let Some(words) = words else {
+        return failed;
+    };
+    let arguments: Vec<_> = words.iter().map(CString::as_c_str).collect();
+    if let Some(program) = arguments.first() {
+        // It comes back only if it failed.
+        drop(sys::execute(program, &arguments, &[c"PATH=/usr/bin:/bin:/usr/sbin:/sbin"]));
+    }
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_the_host_is_offered() {
+        expect!["--foreground --quiet --config-net --no-map-gw -t none -u none -T none -U none --dns-forward 169.254.1.1 --ns-ifname tap0 --netns-only --netns /proc/self/fd/0"].assert_eq(&Program::Pasta.arguments(0).join(" "));
+        expect![
+            "--configure --mtu=65520 --disable-host-loopback --netns-type=path /proc/self/fd/0 tap0"
+        ]
+        .assert_eq(&Program::Slirp4netns.arguments(0).join(" "));
+    }
+}
