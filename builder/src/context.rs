@@ -30,8 +30,8 @@ pub struct Prepared {
     pub dockerfile: Vec<u8>,
     /// `<Dockerfile>.dockerignore`, where the Dockerfile lies in a directory that has one.
     pub own_ignore: Option<Vec<u8>>,
-    /// Removes an unpacked context at the end.
-    _temporary: Option<tempfile::TempDir>,
+    /// Removes an unpacked context when dropped.
+    temporary: Option<tempfile::TempDir>,
 }
 
 /// Finds context and Dockerfile. `store` is where remote and unpacked contexts go.
@@ -86,7 +86,7 @@ fn local(directory: &Path, file: &DockerfileFrom, cwd: &Path) -> Result<Prepared
                 name: "Dockerfile".to_owned(),
                 dockerfile: read_stdin()?,
                 own_ignore: None,
-                _temporary: None,
+                temporary: None,
             });
         }
         DockerfileFrom::Default => default_dockerfile(directory),
@@ -134,13 +134,7 @@ fn with_dockerfile(
     let name = path
         .file_name()
         .map_or_else(|| "Dockerfile".to_owned(), |it| it.to_string_lossy().into_owned());
-    Ok(Prepared {
-        directory: Some(directory.to_owned()),
-        name,
-        dockerfile,
-        own_ignore,
-        _temporary: temporary,
-    })
+    Ok(Prepared { directory: Some(directory.to_owned()), name, dockerfile, own_ignore, temporary })
 }
 
 /// A file whose name resembles a Dockerfile's, for a hint.
@@ -212,7 +206,7 @@ fn from_bytes(
             name: "Dockerfile".to_owned(),
             dockerfile: bytes.to_vec(),
             own_ignore: None,
-            _temporary: None,
+            temporary: None,
         });
     }
     let temporary = tempfile::Builder::new()
@@ -234,7 +228,8 @@ fn from_bytes(
     unpacked.map_err(|error| {
         Failure::new(Kind::User, format!("the context is not a readable archive: {error}"))
     })?;
-    in_tree(temporary.path().to_owned(), file, cwd, Some(temporary))
+    let directory = temporary.path().to_owned();
+    in_tree(&directory, file, cwd, Some(temporary))
 }
 
 async fn from_git(
@@ -246,32 +241,32 @@ async fn from_git(
 ) -> Result<Prepared, Failure> {
     let source = GitSource::parse(identifier, attrs);
     let (directory, _) = git::fetch(&source, store, None).await.map_err(Failure::from)?;
-    in_tree(store.join(directory), file, cwd, None)
+    in_tree(&store.join(directory), file, cwd, None)
 }
 
 /// The Dockerfile of a context that was fetched: its path is one of the context.
 fn in_tree(
-    directory: PathBuf,
+    directory: &Path,
     file: &DockerfileFrom,
     cwd: &Path,
     temporary: Option<tempfile::TempDir>,
 ) -> Result<Prepared, Failure> {
     let path = match file {
         DockerfileFrom::Stdin => {
-            let mut prepared = local(&directory, file, cwd)?;
-            prepared._temporary = temporary;
+            let mut prepared = local(directory, file, cwd)?;
+            prepared.temporary = temporary;
             return Ok(prepared);
         }
-        DockerfileFrom::Default => default_dockerfile(&directory),
+        DockerfileFrom::Default => default_dockerfile(directory),
         DockerfileFrom::Path(path) => directory.join(path.trim_start_matches('/')),
     };
     let real = path.canonicalize().unwrap_or_else(|_| path.clone());
-    let root = directory.canonicalize().unwrap_or_else(|_| directory.clone());
+    let root = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     if path.exists() && !real.starts_with(&root) {
         return Err(Failure::new(
             Kind::User,
             format!("the Dockerfile {} is outside of the context", path.display()),
         ));
     }
-    with_dockerfile(&directory, &path, temporary)
+    with_dockerfile(directory, &path, temporary)
 }

@@ -18,8 +18,6 @@ pub struct Env {
     pub stderr_is_terminal: bool,
     /// Whether standard input is a terminal.
     pub stdin_is_terminal: bool,
-    /// Numeric id of the user.
-    pub uid: u32,
 }
 
 impl Env {
@@ -42,7 +40,6 @@ impl Env {
                 .map_or(0, |it| i64::try_from(it.as_secs()).unwrap_or(i64::MAX)),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             stdin_is_terminal: std::io::stdin().is_terminal(),
-            uid: rustix::process::getuid().as_raw(),
         })
     }
 

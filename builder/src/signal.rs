@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 const KILLED: i32 = 130;
 
 /// Cancels `token` at the first SIGINT, SIGTERM or SIGHUP, and ends the process at the second.
-pub fn watch(token: CancelToken) {
+pub fn watch(token: &CancelToken) {
     let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
     for kind in kinds {
         // Without a handler the signal ends the process, and the kernel ends its children.
@@ -18,6 +18,7 @@ pub fn watch(token: CancelToken) {
                 if token.is_cancelled() {
                     #[expect(
                         clippy::exit,
+                        clippy::disallowed_methods,
                         reason = "the user asked twice; the worker dies with this process"
                     )]
                     std::process::exit(KILLED);

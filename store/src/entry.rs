@@ -73,6 +73,22 @@ pub enum Kind {
     Whiteout,
 }
 
+impl Kind {
+    /// Bytes of a regular file; none for anything else.
+    pub const fn file_size(&self) -> Option<u64> {
+        match self {
+            Self::File { size, .. } => Some(*size),
+            Self::Dir { .. }
+            | Self::Symlink { .. }
+            | Self::Hardlink { .. }
+            | Self::Char { .. }
+            | Self::Block { .. }
+            | Self::Fifo
+            | Self::Whiteout => None,
+        }
+    }
+}
+
 /// One inode of a layer or of a merged tree.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Entry {

@@ -21,6 +21,10 @@ pub struct Cli {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one value, and it lives as long as the process"
+)]
 pub enum Command {
     /// Build an image from a Dockerfile
     #[command(visible_alias = "b")]
@@ -50,6 +54,7 @@ pub enum Command {
 
 /// `rbuild build`.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_field_names, reason = "fields have the names of the flags")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Build {
     /// Build context: a directory, `-` (a tar or a Dockerfile on standard input), a git or an http URL
@@ -183,7 +188,6 @@ pub enum Progress {
 
 /// How layers are kept on disk.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-#[expect(missing_docs, reason = "the names are the terms")]
 pub enum Snapshotter {
     Auto,
     Overlay,
@@ -192,7 +196,6 @@ pub enum Snapshotter {
 
 /// How RUN is isolated.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-#[expect(missing_docs, reason = "architecture.md has the table")]
 pub enum Isolation {
     Auto,
     Userns,
@@ -214,7 +217,6 @@ pub struct Images {
 
 /// Output formats.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-#[expect(missing_docs, reason = "the names say it")]
 pub enum Format {
     Text,
     Json,

@@ -1,6 +1,7 @@
 //! What a `build` command line means here: everything the run depends on, resolved.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_frontend::options::NoCache;
@@ -127,7 +128,6 @@ pub struct Call {
 
 /// Methods of `--call`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(missing_docs, reason = "the names are the flag's values")]
 pub enum Method {
     Build,
     Check,
@@ -398,7 +398,6 @@ fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
         })?;
         return Ok((id.to_owned(), SshFrom::Agent(PathBuf::from(agent))));
     }
-    use std::os::unix::fs::FileTypeExt as _;
     let paths: Vec<PathBuf> = paths.split(',').map(|it| env.cwd.join(it)).collect();
     for path in &paths {
         let kind = path
@@ -430,7 +429,7 @@ fn progress(raw: &Build, env: &Env) -> Progress {
             .var("BUILDKIT_PROGRESS")
             .and_then(|it| Progress::from_str(it, true).ok())
             .unwrap_or(Progress::Auto),
-        given => given,
+        given @ (Progress::Plain | Progress::Tty | Progress::Quiet | Progress::Rawjson) => given,
     }
 }
 

@@ -94,7 +94,7 @@ async fn build(
     let tags =
         request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
-    signal::watch(cancel.clone());
+    signal::watch(&cancel);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
     let worker = worker(request, store);
@@ -240,7 +240,6 @@ fn products(planned: &Planned, solved: &Solved) -> Vec<Product> {
             chain: target.edge.and_then(|_| trees.next()).cloned().unwrap_or_default(),
             config: target.config.clone(),
             epoch: target.epoch,
-            base: target.base.clone(),
         })
         .collect()
 }

@@ -100,7 +100,7 @@ pub fn prune(raw: &Prune, root: &Path, env: &Env) -> Result<(), Failure> {
     }
     let mut left = gc::apply(&store, &plan)?;
     left.extend(store.sweep()?);
-    remove_left(&store, left)?;
+    remove_left(&store, &left)?;
     print(&format!("freed {}\n", bytes(plan.bytes())))
 }
 
@@ -149,7 +149,7 @@ fn confirm(question: &str, env: &Env) -> Result<bool, Failure> {
 }
 
 /// Directories with files of subordinate ids, which only the worker can remove.
-fn remove_left(store: &Store, left: Vec<PathBuf>) -> Result<(), Failure> {
+fn remove_left(store: &Store, left: &[PathBuf]) -> Result<(), Failure> {
     if left.is_empty() {
         return Ok(());
     }

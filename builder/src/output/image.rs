@@ -174,7 +174,7 @@ impl Exporter {
         };
         let image = work.await;
         let image = task.end(image)?;
-        self.note(&image, &names, response);
+        Self::note(&image, &names, response);
         Ok(())
     }
 

@@ -34,8 +34,6 @@ pub struct Product {
     pub config: ImageConfig,
     /// `SOURCE_DATE_EPOCH` in seconds, if there is one.
     pub epoch: Option<i64>,
-    /// The image it is built upon, pinned.
-    pub base: Option<String>,
 }
 
 /// What outputs work with.
@@ -120,7 +118,7 @@ impl Exporter {
     }
 
     /// Notes what was made.
-    fn note(&self, image: &image::Assembled, names: &[Reference], response: &mut Response) {
+    fn note(image: &image::Assembled, names: &[Reference], response: &mut Response) {
         response.digest = Some(image.top.descriptor.digest);
         response
             .metadata

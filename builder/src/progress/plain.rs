@@ -112,9 +112,9 @@ impl<'a> Plain<'a> {
         let number = self.focus(vertex);
         let mut line = format!("#{number} {id}");
         if total > 0 {
-            line += &format!(" {} / {}", bytes(current), bytes(total));
+            line = format!("{line} {} / {}", bytes(current), bytes(total));
         } else if current > 0 {
-            line += &format!(" {}", bytes(current));
+            line = format!("{line} {}", bytes(current));
         }
         if done {
             line += " done";

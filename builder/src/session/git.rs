@@ -199,70 +199,63 @@ fn remove_git(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What `git` sees besides [`inherited`]: no configuration, no prompts, no other transports.
+const ENVIRONMENT: [(&str, &str); 7] = [
+    ("HOME", "/nonexistent"),
+    ("LC_ALL", "C"),
+    ("GIT_CONFIG_NOSYSTEM", "1"),
+    ("GIT_CONFIG_GLOBAL", "/dev/null"),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_ALLOW_PROTOCOL", "http:https:git:ssh"),
+    ("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new"),
+];
+
+/// Settings of every call.
+const SETTINGS: [&str; 6] = [
+    "core.hooksPath=/dev/null",
+    "protocol.version=2",
+    "advice.detachedHead=false",
+    "core.symlinks=true",
+    "core.autocrlf=false",
+    "safe.directory=*",
+];
+
+/// Variables that are passed on: where programs are, and how the network is reached.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "git is a program; only these variables are passed on"
+)]
+fn inherited() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
+    const NAMES: [&str; 8] = [
+        "PATH",
+        "http_proxy",
+        "https_proxy",
+        "no_proxy",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+        "SSL_CERT_FILE",
+    ];
+    NAMES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
+}
+
 /// The `git` program in an environment of its own.
 struct Git<'a> {
     ssh_agent: Option<&'a Path>,
 }
 
 impl Git<'_> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "git is a program; only its own variables are passed on"
-    )]
     async fn run(
         &self,
         directory: Option<&Path>,
         arguments: &[&str],
     ) -> Result<String, SessionError> {
         let mut command = Command::new("git");
-        command
-            .env_clear()
-            .env(
-                "PATH",
-                std::env::var_os("PATH").unwrap_or_else(|| "/usr/local/bin:/usr/bin:/bin".into()),
-            )
-            .env("HOME", "/nonexistent")
-            .env("LC_ALL", "C")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_ALLOW_PROTOCOL", "http:https:git:ssh")
-            .env(
-                "GIT_SSH_COMMAND",
-                "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new",
-            )
-            .args([
-                "-c",
-                "core.hooksPath=/dev/null",
-                "-c",
-                "protocol.version=2",
-                "-c",
-                "advice.detachedHead=false",
-            ])
-            .args([
-                "-c",
-                "core.symlinks=true",
-                "-c",
-                "core.autocrlf=false",
-                "-c",
-                "safe.directory=*",
-            ])
-            .args(arguments)
-            .stdin(std::process::Stdio::null())
-            .kill_on_drop(true);
-        for name in [
-            "http_proxy",
-            "https_proxy",
-            "no_proxy",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
-            "NO_PROXY",
-            "SSL_CERT_FILE",
-        ] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
+        command.env_clear().envs(ENVIRONMENT).envs(inherited());
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
         }
+        command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
         if let Some(agent) = self.ssh_agent {
             command.env("SSH_AUTH_SOCK", agent);
         }

@@ -55,13 +55,7 @@ pub async fn fetch(
         ),
         None => None,
     };
-    let mode = match attrs.get("http.perm") {
-        Some(text) => {
-            u32::from_str_radix(text, 8).map_err(|_| user(format!("mode `{text}` is not octal")))?
-                & 0o7777
-        }
-        None => DEFAULT_MODE,
-    };
+    let mode = mode(attrs)?;
     let key =
         Digest::of(serde_json::to_vec(&(identifier, attrs)).unwrap_or_default().as_slice()).hex();
     let downloads = store.layout().downloads();
@@ -119,6 +113,13 @@ pub async fn fetch(
     // Without the note the file is fetched again; nothing else depends on it.
     drop(std::fs::write(&note, serde_json::to_vec(&result).unwrap_or_default()));
     Ok(result)
+}
+
+fn mode(attrs: &BTreeMap<String, String>) -> Result<u32, SessionError> {
+    let Some(text) = attrs.get("http.perm") else { return Ok(DEFAULT_MODE) };
+    let bits =
+        u32::from_str_radix(text, 8).map_err(|_| user(format!("mode `{text}` is not octal")))?;
+    Ok(bits & 0o7777)
 }
 
 fn prepared(directory: &Path) -> Result<&Path, SessionError> {

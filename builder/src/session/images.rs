@@ -122,9 +122,9 @@ impl Images {
         platform: &Platform,
     ) -> Result<ResolvedImage, NotFound> {
         let known = match reference.split_once("://") {
-            Some(("oci-layout", place)) => self.from_layout(place, platform)?,
-            Some(("docker-image", name)) => self.from_name(name, platform).await?,
-            Some(_) | None => self.from_name(reference, platform).await?,
+            Some(("oci-layout", place)) => self.in_layout(place, platform)?,
+            Some(("docker-image", name)) => self.by_name(name, platform).await?,
+            Some(_) | None => self.by_name(reference, platform).await?,
         };
         let config = known.config.clone();
         let found = Platform {
@@ -139,7 +139,7 @@ impl Images {
         Ok(resolved)
     }
 
-    async fn from_name(&self, name: &str, platform: &Platform) -> Result<Known, NotFound> {
+    async fn by_name(&self, name: &str, platform: &Platform) -> Result<Known, NotFound> {
         let reference: Reference = name
             .parse()
             .map_err(|error| user(format!("`{name}` is not an image name: {error}")))?;
@@ -206,7 +206,7 @@ impl Images {
     }
 
     /// An image of an OCI layout: `PATH[:TAG][@DIGEST]`.
-    fn from_layout(&self, place: &str, platform: &Platform) -> Result<Known, NotFound> {
+    fn in_layout(&self, place: &str, platform: &Platform) -> Result<Known, NotFound> {
         let (rest, digest) =
             place.split_once('@').map_or((place, None), |(rest, digest)| (rest, Some(digest)));
         let (path, tag) = match rest.rsplit_once(':') {
@@ -390,6 +390,7 @@ fn remote(text: String) -> SessionError {
     SessionError { kind: SessionErrorKind::Remote, text, hint: None }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn host(error: rbuild_store::error::StoreError) -> NotFound {
     SessionError { kind: SessionErrorKind::Host, text: crate::report::chain(&error), hint: None }
         .into()

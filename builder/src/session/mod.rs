@@ -122,6 +122,7 @@ impl Session for LocalSession {
 }
 
 /// A registry's failure as the session tells it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever else fails is the other side's")]
 pub fn registry_error(error: &RegistryError) -> SessionError {
     let kind = match error.kind() {
         ErrorKind::Local | ErrorKind::Config => SessionErrorKind::Host,

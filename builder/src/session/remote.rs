@@ -19,7 +19,7 @@ pub fn parse(url: &str) -> Remote {
         || address.starts_with("ssh://")
         || address.starts_with("git@")
         || address.starts_with("github.com/")
-        || address.split('?').next().is_some_and(|it| it.ends_with(".git"));
+        || address.split('?').next().is_some_and(|it| it.strip_suffix(".git").is_some());
     if !is_git {
         return Remote::Http(url.to_owned());
     }

@@ -57,7 +57,6 @@ impl KeyAgents {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "agents are programs of OpenSSH")]
 fn start(keys: &[PathBuf]) -> Result<Agent, String> {
     let directory =
         tempfile::tempdir().map_err(|error| format!("no directory for the socket: {error}"))?;

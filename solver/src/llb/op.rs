@@ -10,6 +10,7 @@ use rbuild_store::digest::Digest;
 use rbuild_store::platform::Platform;
 use serde::Serialize;
 
+#[expect(clippy::large_enum_variant, reason = "operations are few, and most are processes")]
 /// One operation. A closed set: a new one breaks every `match`, on purpose.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub enum Op {

@@ -66,7 +66,11 @@ impl Task {
         self.sink.send(self.vertex, EventKind::Cached);
     }
 
-    /// It ended.
+    /// It ended; passes the result through.
+    ///
+    /// # Errors
+    ///
+    /// The result's own.
     pub fn end<T, E: std::fmt::Display>(self, result: Result<T, E>) -> Result<T, E> {
         let error = result.as_ref().err().map(ToString::to_string);
         self.sink.send(self.vertex, EventKind::Completed { error });

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::durable::{self, Durability};
-use rbuild_store::entry::Kind;
 use rbuild_store::local::Store;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
@@ -112,7 +111,7 @@ impl Layers {
     pub fn new_id() -> LayerId {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the kernel has random numbers");
-        LayerId(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+        LayerId(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 
     /// A layer of an image: named after its diff id, so that images share it.
@@ -449,14 +448,7 @@ impl Layers {
 
 /// Bytes of the regular files of a listing.
 fn file_bytes(listing: &Listing) -> u64 {
-    listing
-        .entries()
-        .iter()
-        .map(|entry| match entry.kind {
-            Kind::File { size, .. } => size,
-            _ => 0,
-        })
-        .sum()
+    listing.entries().iter().filter_map(|entry| entry.kind.file_size()).sum()
 }
 
 fn missing(id: &LayerId) -> SolveError {

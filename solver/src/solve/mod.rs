@@ -16,6 +16,7 @@ pub(crate) mod keys;
 mod layers;
 mod needs;
 pub(crate) mod outside;
+mod recall;
 
 use std::sync::Arc;
 

@@ -5,6 +5,7 @@ use crate::llb::{Graph, Vertex, VertexId};
 
 /// What a vertex's result is needed for. Nothing at all means that only its key matters.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a need of its own")]
 pub struct Need {
     /// Somebody uses the result.
     pub wanted: bool,

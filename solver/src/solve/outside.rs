@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::drive::source;
 use super::error::SolveError;
 use super::layers::{Layers, blocking};
 use super::{EventSink, Solver};
@@ -52,10 +53,10 @@ pub(crate) async fn find_all(
     layers: &Layers,
 ) -> Result<HashMap<VertexId, Outside>, SolveError> {
     let caches = StatCaches { solver, layers, open: Mutex::default() };
-    let sources = needed.iter().filter_map(|&id| match &graph[id].op {
-        op @ Op::Source(source) if is_outside(op) => Some((id, source)),
-        _ => None,
-    });
+    let sources = needed
+        .iter()
+        .filter_map(|&id| Some((id, source(&graph[id].op)?)))
+        .filter(|(id, _)| is_outside(&graph[*id].op));
     let found = sources.map(async |(id, source)| {
         let vertex = graph[id].digest;
         solver.events.send(vertex, EventKind::Started);

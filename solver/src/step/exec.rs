@@ -260,7 +260,9 @@ fn cache_key(id: &str, base: &Chain, selector: &str) -> Digest {
     hasher.field(id.as_bytes());
     if !base.is_empty() {
         hasher.field(selector.as_bytes());
-        base.iter().for_each(|layer| hasher.field(layer.0.as_bytes()));
+        for layer in base {
+            hasher.field(layer.0.as_bytes());
+        }
     }
     hasher.finish()
 }

@@ -67,16 +67,7 @@ pub async fn apply(
 
 /// Empty files need not be opened, and some (a socket of a context is one) cannot be.
 pub fn empty_inline(listing: &Listing, contents: &mut Contents) {
-    let sizes = listing.entries().iter().filter_map(|entry| match entry.kind {
-        Kind::File { size, .. } => Some(size),
-        Kind::Dir { .. }
-        | Kind::Symlink { .. }
-        | Kind::Hardlink { .. }
-        | Kind::Char { .. }
-        | Kind::Block { .. }
-        | Kind::Fifo
-        | Kind::Whiteout => None,
-    });
+    let sizes = listing.entries().iter().filter_map(|entry| entry.kind.file_size());
     for (size, content) in sizes.zip(&mut contents.files) {
         if size == 0 {
             *content = Content::Inline(Vec::new());
@@ -143,6 +134,10 @@ pub async fn import(build: &Build, outside: &Outside) -> Result<Chain, SolveErro
 
 impl From<FileOpError> for SolveError {
     fn from(error: FileOpError) -> Self {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "all else is what the Dockerfile asks for"
+        )]
         match error {
             FileOpError::Read { .. } => Self::host("carry out a file operation", &error),
             FileOpError::Graph(_) => Self::new(SolveErrorKind::Bug, error.to_string()),
@@ -158,6 +153,7 @@ impl From<FileOpError> for SolveError {
 }
 
 /// Contents for an evaluation: of layers from the worker, of other trees from their directories.
+#[derive(Debug)]
 pub struct LiveHost {
     layers: Arc<Layers>,
     store: Arc<Store>,

@@ -240,9 +240,10 @@ impl Listing {
     /// Index of the entry that describes the inode of entry `at`: its target for a hard link,
     /// itself otherwise.
     pub fn inode(&self, at: usize) -> usize {
-        match &self.entries[at].kind {
-            Kind::Hardlink { target } => self.position(target).unwrap_or(at),
-            _ => at,
+        if let Kind::Hardlink { target } = &self.entries[at].kind {
+            self.position(target).unwrap_or(at)
+        } else {
+            at
         }
     }
 

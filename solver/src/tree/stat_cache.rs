@@ -79,8 +79,12 @@ impl StatCache {
             let FileId { dev, ino, size, mtime, ctime } = id;
             bytes.extend_from_slice(&u32::try_from(path.len()).unwrap_or(u32::MAX).to_le_bytes());
             bytes.extend_from_slice(path);
-            [dev, ino, size].into_iter().for_each(|it| bytes.extend_from_slice(&it.to_le_bytes()));
-            [mtime, ctime].into_iter().for_each(|it| bytes.extend_from_slice(&it.to_le_bytes()));
+            for number in [dev, ino, size] {
+                bytes.extend_from_slice(&number.to_le_bytes());
+            }
+            for time in [mtime, ctime] {
+                bytes.extend_from_slice(&time.to_le_bytes());
+            }
             bytes.extend_from_slice(digest.as_bytes());
         }
         let mut temporary = tempfile::NamedTempFile::new_in(directory)?;

@@ -27,10 +27,12 @@ fn entry(line: &str) -> Entry {
     let mut words = line.split(' ');
     let (path, kind) = kind(words.next().expect("a line has a word"));
     let mut entry = Entry::dir(path, Timestamp::default());
-    entry.mode = match kind {
-        Kind::Dir { .. } => 0o755,
-        Kind::Symlink { .. } => 0o777,
-        _ => 0o644,
+    entry.mode = if matches!(kind, Kind::Dir { .. }) {
+        0o755
+    } else if matches!(kind, Kind::Symlink { .. }) {
+        0o777
+    } else {
+        0o644
     };
     entry.kind = kind;
     for word in words {

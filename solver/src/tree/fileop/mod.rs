@@ -33,7 +33,7 @@ pub use self::error::FileOpError;
 use self::source::{Roots, Source};
 use super::listing::Listing;
 use super::view::View;
-use crate::llb::op::{FileAction, FileActionKind, FileInput, FileOp};
+use crate::llb::op::{Chown, FileAction, FileActionKind, FileInput, FileOp};
 use crate::worker::proto::{Content, Root};
 
 /// A tree that a file operation reads or builds upon: layers, lowest first.
@@ -169,8 +169,9 @@ struct Run<'a> {
 impl Run<'_> {
     fn action(&mut self, action: &FileAction) -> Result<State, FileOpError> {
         let mut state = self.start(action.input)?;
-        let owner =
-            |owner| owner::find(owner, state.base.map(|at| (at, &self.sources[at])), self.host);
+        let owner = |owner: &Option<Chown>| {
+            owner::find(owner.as_ref(), state.base.map(|at| (at, &self.sources[at])), self.host)
+        };
         match &action.kind {
             FileActionKind::Mkdir { path, mode, make_parents, owner: chown, timestamp } => {
                 let how = make::How { mode: *mode, owner: owner(chown)?, time: time(*timestamp) };

@@ -2,8 +2,6 @@
 
 use std::io::Read as _;
 
-use rbuild_store::entry::Kind;
-
 use super::Host;
 use super::error::FileOpError;
 use super::source::{Roots, Source};
@@ -18,7 +16,7 @@ pub(super) const MAX_BYTES: u64 = 10 << 20;
 /// have means root, and so does one without files; a user's group is that of its line, or its own
 /// number.
 pub(super) fn find(
-    owner: &Option<Chown>,
+    owner: Option<&Chown>,
     base: Option<(usize, &Source)>,
     host: &dyn Host,
 ) -> Result<Option<(u32, u32)>, FileOpError> {
@@ -55,9 +53,8 @@ fn read(source: &Source, path: &[u8], host: &dyn Host) -> Result<Vec<u8>, FileOp
     let Ok(path) = resolve(&*view, path, true) else { return Ok(Vec::new()) };
     let Some(node) = view.lookup(&path) else { return Ok(Vec::new()) };
     let bad = || FileOpError::OwnerFile { path: path.clone() };
-    match node.inode().kind {
-        Kind::File { size, .. } if size <= MAX_BYTES => {}
-        _ => return Err(bad()),
+    if node.inode().kind.file_size().is_none_or(|size| size > MAX_BYTES) {
+        return Err(bad());
     }
     let mut roots = Roots::default();
     let mut bytes = Vec::new();

@@ -134,6 +134,7 @@ fn check(base: &str, source: &str, lines: &[&str], want: &Expect) {
     want.assert_eq(&world.run(lines.iter().map(|line| copy(line)).collect()));
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
 fn forms_of_destinations() {
     let source = "a=1 t5; dir/ t6; dir/in=2 t7; dir/sub/ m700 t8; dir/sub/deep=3 t9";
@@ -239,6 +240,7 @@ fn forms_of_destinations() {
     );
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
 fn owners_and_modes() {
     let source = "a=1 o5:6; dir/ m2750 o5:6; dir/f=2 m4755; dir/s/; ln->a o5:6";
@@ -494,6 +496,7 @@ fn what_cannot_be_replaced() {
     check("", source, &["/t /x exclude:["], &expect!["syntax error in pattern `[`"]);
 }
 
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 #[test]
 fn filters_and_directories_on_the_way() {
     let source =

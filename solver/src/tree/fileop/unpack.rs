@@ -72,9 +72,12 @@ impl Archive<'_> {
         };
         loop {
             if let Item::Entry(entry) = item {
-                unpacker.entry(entry, &mut tar).map_err(|error| match error {
-                    FileOpError::Read { source, .. } => failed(source),
-                    other => other,
+                unpacker.entry(entry, &mut tar).map_err(|error| {
+                    if let FileOpError::Read { source, .. } = error {
+                        failed(source)
+                    } else {
+                        error
+                    }
                 })?;
             }
             match tar.next() {

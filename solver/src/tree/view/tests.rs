@@ -22,7 +22,7 @@ fn check(layers: &[&str], want: &Expect) {
             (node.layer, node.index, node.inode)
         );
         let path = String::from_utf8_lossy(node.path());
-        text += &format!("{path}: {} {}\n", show(node.inode(), "…"), node.layer());
+        text = format!("{text}{path}: {} {}\n", show(node.inode(), "…"), node.layer());
         true
     });
     want.assert_eq(&text);
