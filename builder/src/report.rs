@@ -72,7 +72,9 @@ impl Failure {
 
     /// What to do about causes that can strike anywhere.
     fn known_way_out(&self) -> Option<&'static str> {
-        let full = ["No space left on device", "Disk quota exceeded"].iter().any(|cause| self.text.contains(cause));
+        let full = ["No space left on device", "Disk quota exceeded"]
+            .iter()
+            .any(|cause| self.text.contains(cause));
         full.then_some("`rbuild prune` frees space, and `--root DIR` puts the store somewhere else")
     }
 
