@@ -22,7 +22,7 @@ use crate::cli::output::Output;
 use crate::cli::raw::{Build, Progress, Snapshotter};
 use crate::cli::request::{Method, Request};
 use crate::env::Env;
-use crate::output::{Exporter, Product, Response, parse_name, seal_options};
+use crate::output::{Exporter, Product, Response, of_layers, parse_name, seal_options};
 use crate::progress;
 use crate::report::{Failure, Kind, source_excerpt};
 use crate::session::{KeyAgents, LocalSession};
@@ -235,11 +235,15 @@ fn products(planned: &Planned, solved: &Solved) -> Vec<Product> {
     let mut trees = solved.trees.iter();
     let targets = planned.lowered.targets.iter();
     targets
-        .map(|target| Product {
-            platform: target.platform.clone(),
-            chain: target.edge.and_then(|_| trees.next()).cloned().unwrap_or_default(),
-            config: target.config.clone(),
-            epoch: target.epoch,
+        .map(|target| {
+            let chain = target.edge.and_then(|_| trees.next()).cloned().unwrap_or_default();
+            Product {
+                platform: target.platform.clone(),
+                origins: of_layers(&planned.lowered.graph, target.edge, chain.len()),
+                chain,
+                config: target.config.clone(),
+                epoch: target.epoch,
+            }
         })
         .collect()
 }

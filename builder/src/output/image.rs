@@ -105,7 +105,8 @@ impl Exporter {
         }
         let mut config = product.config.clone();
         let times = self.layer_times(product)?;
-        complete(&mut config, diff_ids, &times, product.epoch.unwrap_or(self.now));
+        let now = product.epoch.unwrap_or(self.now);
+        complete(&mut config, diff_ids, &product.origins, &times, now);
         let descriptors = layers.iter().map(|it| it.descriptor.clone()).collect();
         let image = Image::new(config, descriptors)
             .map_err(|error| Failure::new(Kind::Bug, crate::report::chain(&error)))?;
@@ -188,8 +189,14 @@ impl Exporter {
 
 /// Fills in what only the exporter knows: layers, and times where there is no epoch. A step's time
 /// is that of its layer, so that a build from the cache gives the same image again.
-fn complete(config: &mut ImageConfig, diff_ids: Vec<DiffId>, times: &[Option<i64>], now: i64) {
-    level(&mut config.history, diff_ids.len());
+fn complete(
+    config: &mut ImageConfig,
+    diff_ids: Vec<DiffId>,
+    origins: &[String],
+    times: &[Option<i64>],
+    now: i64,
+) {
+    level(&mut config.history, origins);
     let mut layers = times.iter();
     let mut latest: Option<String> = None;
     for entry in &mut config.history {
@@ -206,22 +213,20 @@ fn complete(config: &mut ImageConfig, diff_ids: Vec<DiffId>, times: &[Option<i64
     config.rootfs = RootFs { diff_ids, ..RootFs::default() };
 }
 
-/// Makes the history have as many entries with a layer as there are layers: what a base image's
-/// history lacks comes first, without a text.
-fn level(history: &mut Vec<History>, layers: usize) {
-    let described = history.iter().filter(|entry| !entry.empty_layer).count();
-    if described < layers {
-        let missing = std::iter::repeat_n(History::default(), layers - described);
-        history.splice(0..0, missing);
+/// Makes the history have as many entries with a layer as there are layers: one that lacks some gets
+/// entries at its end that say where the topmost layers come from; in one that has too many the
+/// last ones count as empty.
+fn level(history: &mut Vec<History>, origins: &[String]) {
+    let mut described = 0;
+    for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
+        entry.empty_layer = described == origins.len();
+        described += usize::from(!entry.empty_layer);
     }
-    let mut surplus = described.saturating_sub(layers);
-    for entry in history.iter_mut().rev().filter(|entry| !entry.empty_layer) {
-        if surplus == 0 {
-            break;
-        }
-        entry.empty_layer = true;
-        surplus -= 1;
-    }
+    history.extend(origins[described..].iter().map(|origin| History {
+        created_by: Some(origin.clone()),
+        comment: Some("buildkit.exporter.image.v0".to_owned()),
+        ..History::default()
+    }));
 }
 
 /// `2024-01-02T03:04:05Z`.
@@ -244,14 +249,14 @@ mod tests {
     #[track_caller]
     fn check(before: &str, layers: usize, after: &str) {
         let mut it = history(before);
-        level(&mut it, layers);
+        level(&mut it, &vec!["a step".to_owned(); layers]);
         assert_eq!(shape(&it), after);
     }
 
     #[test]
     fn history_and_layers_agree() {
         check("lel", 2, "lel");
-        check("el", 3, "llel");
+        check("el", 3, "elll");
         check("lll", 2, "lle");
         check("", 0, "");
     }
@@ -260,7 +265,8 @@ mod tests {
     fn a_step_has_the_time_of_its_layer() {
         let mut config = ImageConfig { history: history("lel"), ..ImageConfig::default() };
         let diff_id = DiffId(rbuild_store::digest::Digest::of(b""));
-        complete(&mut config, vec![diff_id, diff_id], &[Some(1), Some(2)], 9);
+        let origins = ["a".to_owned(), "b".to_owned()];
+        complete(&mut config, vec![diff_id, diff_id], &origins, &[Some(1), Some(2)], 9);
         let times: Vec<&str> =
             config.history.iter().filter_map(|it| it.created.as_deref()).collect();
         assert_eq!(times, ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]);

@@ -3,6 +3,7 @@
 mod annotations;
 mod archive;
 mod image;
+mod origin;
 mod push;
 mod tree;
 
@@ -18,6 +19,7 @@ use rbuild_store::platform::Platform;
 use rbuild_store::reference::Reference;
 use serde_json::{Map, Value, json};
 
+pub use self::origin::of_layers;
 pub use self::push::push_stored;
 use crate::cli::output::{ImageOptions, Output, OutputKind};
 use crate::report::Failure;
@@ -30,6 +32,8 @@ pub struct Product {
     pub platform: Platform,
     /// Its tree.
     pub chain: Chain,
+    /// What each layer of the tree comes from, in words.
+    pub origins: Vec<String>,
     /// Its configuration, without layers.
     pub config: ImageConfig,
     /// `SOURCE_DATE_EPOCH` in seconds, if there is one.
