@@ -215,6 +215,8 @@ impl Walker {
         let opened: OwnedFd = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
             Ok(opened) => opened,
             Err(rustix::io::Errno::NOENT) => return Ok(()),
+            // Nobody asked for the directory itself.
+            Err(rustix::io::Errno::ACCESS) if !(within && included && !excluded) => return Ok(()),
             Err(error) => return Err(io_error(path, error)),
         };
         let entry = (entry(path, &stat, Kind::Dir { opaque: false }), id(&stat));
@@ -371,7 +373,8 @@ impl Scope {
     }
 
     fn covers(&self, path: &[u8]) -> Cover {
-        if self.whole.contains(path) {
+        // A link that leads to the root brings everything along.
+        if self.whole.contains(path) || self.whole.contains(&b""[..]) {
             Cover::Whole
         } else if self.above.contains(path) {
             Cover::Above
@@ -533,6 +536,7 @@ mod tests {
         check("x/l->../y y/f z", &follow(&["x/l"]), "x x/l y y/f");
         check("l->/y y/f z", &follow(&["l"]), "l y y/f");
         check("l->l a", &follow(&["l", "missing/x"]), "l");
+        check("l->. a b", &follow(&["l"]), "a b l");
         check("a b", &follow(&["."]), "a b");
     }
 
