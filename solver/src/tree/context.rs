@@ -5,7 +5,7 @@
 //! link; modes and times stay. Ignored directories are never entered. Every name is resolved
 //! beneath the directory above it, and no symbolic link is followed by the walk itself.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -15,14 +15,14 @@ use rbuild_store::entry::{Entry, Kind, Timestamp};
 use rbuild_store::pattern::{Matched, PatternSet, clean};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
 
+mod follow;
+
+use follow::{Cover, Scope};
+
+use super::listing::MAX_PATH;
+
 /// Deepest directory that is entered.
 const MAX_DEPTH: usize = 512;
-
-/// Most symbolic links that one path to follow may lead through.
-const MAX_LINKS: usize = 255;
-
-/// Longest path that is built, in bytes.
-const MAX_PATH: usize = 64 * 1024;
 
 /// Bytes of the buffer for directory entries.
 const DIRENT_BUFFER: usize = 32 * 1024;
@@ -344,214 +344,5 @@ fn names(directory: BorrowedFd<'_>) -> rustix::io::Result<Vec<CString>> {
     Ok(names)
 }
 
-/// How much of a path is wanted.
-enum Cover {
-    /// It and all that is in it.
-    Whole,
-    /// Something in it.
-    Above,
-    /// Nothing.
-    No,
-}
-
-/// The paths that a set of paths to follow leads to.
-struct Scope {
-    whole: BTreeSet<Vec<u8>>,
-    above: BTreeSet<Vec<u8>>,
-}
-
-impl Scope {
-    fn follow(root: &OwnedFd, paths: &[String]) -> Result<Self, WalkError> {
-        let mut scope = Self { whole: BTreeSet::new(), above: BTreeSet::new() };
-        for path in paths {
-            let cleaned = clean(path);
-            let parts: Vec<&[u8]> =
-                cleaned.split('/').filter(|it| !it.is_empty()).map(str::as_bytes).collect();
-            scope.step(root, &[], &parts, &mut 0)?;
-        }
-        Ok(scope)
-    }
-
-    fn covers(&self, path: &[u8]) -> Cover {
-        // A link that leads to the root brings everything along.
-        if self.whole.contains(path) || self.whole.contains(&b""[..]) {
-            Cover::Whole
-        } else if self.above.contains(path) {
-            Cover::Above
-        } else {
-            Cover::No
-        }
-    }
-
-    /// Follows `rest` from the directory `base`, whose path has no symbolic link.
-    fn step(
-        &mut self,
-        root: &OwnedFd,
-        base: &[u8],
-        rest: &[&[u8]],
-        links: &mut usize,
-    ) -> Result<(), WalkError> {
-        let Some((first, rest)) = rest.split_first() else {
-            return self.add(base);
-        };
-        match *first {
-            b"." => return self.step(root, base, rest, links),
-            b".." => {
-                let up =
-                    base.iter().rposition(|&byte| byte == b'/').map_or(&b""[..], |at| &base[..at]);
-                return self.step(root, up, rest, links);
-            }
-            name if is_pattern(name) => {
-                let Ok(directory) = open_beneath(root, base) else { return Ok(()) };
-                let text = String::from_utf8_lossy(name).into_owned();
-                let glob = rbuild_store::pattern::Glob::new(&text)?;
-                for found in names(directory.as_fd()).map_err(|error| io_error(base, error))? {
-                    if glob.matches(found.to_bytes()) {
-                        self.name(root, base, found.to_bytes(), rest, links)?;
-                    }
-                }
-                return Ok(());
-            }
-            _ => {}
-        }
-        self.name(root, base, first, rest, links)
-    }
-
-    fn name(
-        &mut self,
-        root: &OwnedFd,
-        base: &[u8],
-        name: &[u8],
-        rest: &[&[u8]],
-        links: &mut usize,
-    ) -> Result<(), WalkError> {
-        let path = join(base, name);
-        let Ok(directory) = open_beneath(root, base) else { return Ok(()) };
-        let Ok(stat) = rustix::fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) else {
-            return Ok(());
-        };
-        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-            return self.step(root, &path, rest, links);
-        }
-        self.add(&path)?;
-        *links += 1;
-        if *links > MAX_LINKS {
-            return Ok(());
-        }
-        let Ok(target) = rustix::fs::readlinkat(&directory, name, Vec::new()) else {
-            return Ok(());
-        };
-        let target = target.into_bytes();
-        let base = if target.starts_with(b"/") { &b""[..] } else { base };
-        let parts: Vec<&[u8]> = target
-            .split(|&byte| byte == b'/')
-            .filter(|it| !it.is_empty())
-            .chain(rest.iter().copied())
-            .collect();
-        self.step(root, base, &parts, links)
-    }
-
-    fn add(&mut self, path: &[u8]) -> Result<(), WalkError> {
-        if path.len() > MAX_PATH {
-            return Err(WalkError::TooDeep(String::from_utf8_lossy(path).into_owned()));
-        }
-        for (at, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-            self.above.insert(path[..at].to_vec());
-        }
-        self.whole.insert(path.to_vec());
-        Ok(())
-    }
-}
-
-fn is_pattern(name: &[u8]) -> bool {
-    name.iter().any(|byte| b"*?[\\".contains(byte))
-}
-
-fn join(base: &[u8], name: &[u8]) -> Vec<u8> {
-    if base.is_empty() { name.to_vec() } else { [base, b"/", name].concat() }
-}
-
-/// Opens a directory below `root`, through no symbolic link.
-fn open_beneath(root: &OwnedFd, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let mut directory = rustix::fs::openat(root, c".", flags, Mode::empty())?;
-    for name in path.split(|&byte| byte == b'/').filter(|it| !it.is_empty()) {
-        directory = rustix::fs::openat(&directory, name, flags, Mode::empty())?;
-    }
-    Ok(directory)
-}
-
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::symlink;
-
-    use super::*;
-
-    /// Files and directories (with a trailing slash) are made; `a -> b` is a link.
-    #[track_caller]
-    fn check(files: &str, filter: &Filter, want: &str) {
-        let root = tempfile::tempdir().unwrap();
-        for line in files.split_whitespace() {
-            let (name, target) =
-                line.split_once("->").map_or((line, None), |(name, target)| (name, Some(target)));
-            let path = root.path().join(name);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            match target {
-                Some(target) => symlink(target, path).unwrap(),
-                None if name.ends_with('/') => std::fs::create_dir_all(path).unwrap(),
-                None => std::fs::write(path, name).unwrap(),
-            }
-        }
-        let walked = walk(root.path(), filter).unwrap();
-        let got: Vec<String> = walked
-            .entries
-            .iter()
-            .map(|it| String::from_utf8_lossy(&it.path).into_owned())
-            .collect();
-        assert_eq!(got.join(" "), want);
-        assert_eq!(walked.ids.len(), walked.entries.len());
-    }
-
-    fn list(texts: &[&str]) -> Vec<String> {
-        texts.iter().map(|it| (*it).to_owned()).collect()
-    }
-
-    #[test]
-    fn order_is_that_of_a_listing() {
-        check("b a/z a/b a.c", &Filter::default(), "a a/b a/z a.c b");
-    }
-
-    #[test]
-    fn ignored_directories_are_kept_only_for_exceptions() {
-        let exclude_patterns = list(&["node_modules", "out/*", "!out/keep/x"]);
-        let filter = Filter { exclude_patterns, ..Filter::default() };
-        check("node_modules/a out/b out/keep/x out/keep/y c", &filter, "c out out/keep out/keep/x");
-    }
-
-    #[test]
-    fn followed_paths_bring_their_links_along() {
-        let follow = |paths: &[&str]| Filter { follow_paths: list(paths), ..Filter::default() };
-        check("a/f b->a c d/e", &follow(&["b/f"]), "a a/f b");
-        check("a/f b->a c d/e", &follow(&["*"]), "a a/f b c d d/e");
-        check("x/l->../y y/f z", &follow(&["x/l"]), "x x/l y y/f");
-        check("l->/y y/f z", &follow(&["l"]), "l y y/f");
-        check("l->l a", &follow(&["l", "missing/x"]), "l");
-        check("l->. a b", &follow(&["l"]), "a b l");
-        check("a b", &follow(&["."]), "a b");
-    }
-
-    #[test]
-    fn included_paths_bring_their_directories_along() {
-        let filter = Filter { include_patterns: list(&["a/*.c"]), ..Filter::default() };
-        check("a/x.c a/y.h b/x.c", &filter, "a a/x.c");
-    }
-
-    #[test]
-    fn a_second_name_is_a_hard_link() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::write(root.path().join("b"), "x").unwrap();
-        std::fs::hard_link(root.path().join("b"), root.path().join("a")).unwrap();
-        let walked = walk(root.path(), &Filter::default()).unwrap();
-        assert_eq!(walked.entries[1].kind, Kind::Hardlink { target: b"a".to_vec() });
-    }
-}
+mod tests;

@@ -72,13 +72,7 @@ impl Archive<'_> {
         };
         loop {
             if let Item::Entry(entry) = item {
-                unpacker.entry(entry, &mut tar).map_err(|error| {
-                    if let FileOpError::Read { source, .. } = error {
-                        failed(source)
-                    } else {
-                        error
-                    }
-                })?;
+                unpacker.entry(entry, &mut tar, &failed)?;
             }
             match tar.next() {
                 Ok(Some(next)) => item = next,
@@ -135,7 +129,12 @@ struct Stage {
 }
 
 impl<'a> Unpacker<'a, '_> {
-    fn entry(&mut self, mut entry: Entry, body: &mut impl Read) -> Result<(), FileOpError> {
+    fn entry(
+        &mut self,
+        mut entry: Entry,
+        body: &mut impl Read,
+        failed: &impl Fn(io::Error) -> FileOpError,
+    ) -> Result<(), FileOpError> {
         // The destination itself keeps its metadata.
         let Some((parent, name)) = split(&entry.path) else { return Ok(()) };
         let (parent, name) = (self.parent(parent)?, name.to_vec());
@@ -157,7 +156,7 @@ impl<'a> Unpacker<'a, '_> {
                 self.hardlink(&entry, &target, &place, &name)?;
             }
             Kind::File { .. } => {
-                let content = Some(self.content(&mut entry, body, &path)?);
+                let content = Some(self.content(&mut entry, body).map_err(failed)?);
                 self.draft.make(&place, &name, Inode { entry, content });
             }
             Kind::Symlink { .. } | Kind::Char { .. } | Kind::Block { .. } | Kind::Fifo => {
@@ -232,32 +231,30 @@ impl<'a> Unpacker<'a, '_> {
     }
 
     /// Writes a content to the staging directory and notes its digest.
-    fn content(
-        &mut self,
-        entry: &mut Entry,
-        body: &mut impl Read,
-        path: &[u8],
-    ) -> Result<Content, FileOpError> {
-        let failed = |source: io::Error| FileOpError::Read { path: path.to_vec(), source };
-        let Kind::File { size, digest } = &mut entry.kind else {
-            return Ok(Content::Inline(Vec::new()));
-        };
-        if *size == 0 {
-            *digest = Some(Digest::of(b""));
-            return Ok(Content::Inline(Vec::new()));
+    fn content(&mut self, entry: &mut Entry, body: &mut impl Read) -> io::Result<Content> {
+        let mut content = Content::Inline(Vec::new());
+        let Kind::File { size, digest } = &mut entry.kind else { return Ok(content) };
+        *digest = Some(Digest::of(b""));
+        if *size > 0 {
+            let (root, mut file, path) = self.stage()?;
+            *digest = Some(copy(body, &mut file)?);
+            content = Content::Tree { root, path };
         }
+        Ok(content)
+    }
+
+    /// A new file of the staging directory: number of its root, the file, its name.
+    fn stage(&mut self) -> io::Result<(usize, File, Vec<u8>)> {
         if self.stage.is_none() {
-            let (root, dir) = self.context.host.stage().map_err(failed)?;
+            let (root, dir) = self.context.host.stage()?;
             self.stage = Some(Stage { root: self.context.roots.add(root), dir, files: 0 });
         }
-        let Some(stage) = &mut self.stage else { unreachable!("it was just made") };
+        let stage = self.stage.as_mut().expect("it was just made");
         let name = stage.files.to_string();
         stage.files += 1;
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&stage.dir, &name, flags, Mode::RUSR | Mode::WUSR);
-        let mut file = File::from(file.map_err(|error| failed(error.into()))?);
-        *digest = Some(copy(body, &mut file).map_err(failed)?);
-        Ok(Content::Tree { root: stage.root, path: name.into_bytes() })
+        let file = rustix::fs::openat(&stage.dir, &name, flags, Mode::RUSR | Mode::WUSR)?;
+        Ok((stage.root, file.into(), name.into_bytes()))
     }
 
     /// Sets the times of directories, which changed while they were filled.

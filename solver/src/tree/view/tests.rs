@@ -1,5 +1,7 @@
 //! Chains as text, lowest layer first.
 
+use std::fmt::Write as _;
+
 use expect_test::{Expect, expect};
 
 use super::*;
@@ -22,7 +24,8 @@ fn check(layers: &[&str], want: &Expect) {
             (node.layer, node.index, node.inode)
         );
         let path = String::from_utf8_lossy(node.path());
-        text = format!("{text}{path}: {} {}\n", show(node.inode(), "…"), node.layer());
+        writeln!(text, "{path}: {} {}", show(node.inode(), "…"), node.layer())
+            .expect("writing to a string does not fail");
         true
     });
     want.assert_eq(&text);
