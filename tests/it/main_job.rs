@@ -35,7 +35,9 @@ fn debian_tar() -> PathBuf {
 fn mirror() -> Option<String> {
     let lists = ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources"];
     let text: String = lists.iter().filter_map(|list| std::fs::read_to_string(list).ok()).collect();
-    text.split_whitespace()
+    let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+    lines
+        .flat_map(str::split_whitespace)
         .find(|word| word.starts_with("http") && !word.contains("security"))
         .map(str::to_owned)
 }

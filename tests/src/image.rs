@@ -120,7 +120,7 @@ impl Image {
         let config = json!({
             "architecture": architecture(), "os": "linux", "config": config,
             "rootfs": { "type": "layers", "diff_ids": diff_ids },
-            "history": layers.iter().map(|_| json!({ "created_by": "the test" })).collect::<Vec<_>>(),
+            "history": layers.iter().map(|_| json!({ "created": "2020-01-01T00:00:00Z", "created_by": "the test" })).collect::<Vec<_>>(),
         });
         let config = put(config.to_string().into_bytes(), CONFIG);
         let manifest = json!({ "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": descriptors });

@@ -1,7 +1,7 @@
 //! `rbuild build`: the straight line from the Dockerfile to the outputs.
 
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -111,7 +111,7 @@ async fn build(
     let exporter = Exporter {
         store: Arc::clone(store),
         layers: Arc::clone(&solved.layers),
-        worker,
+        worker: worker.clone(),
         images: Arc::clone(&opened.images),
         events: events.clone(),
         tags,
@@ -123,7 +123,22 @@ async fn build(
         written = exporter.write(&request.outputs, &products) => written,
         () = solver.cancel.cancelled() => Err(interrupted()),
     };
-    finish(request, env, &written?)
+    finish(request, env, &written?)?;
+    sweep(store, &worker).await;
+    Ok(())
+}
+
+/// Removes what dead processes left unfinished. A build that is done does not fail over it: the
+/// next one tries again.
+async fn sweep(store: &Arc<Store>, worker: &Worker) {
+    let sweeper = Arc::clone(store);
+    let swept = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
+    let Ok(Ok(left)) = swept else { return };
+    let below = |path: &PathBuf| path.strip_prefix(store.root()).ok().map(Path::to_owned);
+    let below: Vec<PathBuf> = left.iter().filter_map(below).collect();
+    if !below.is_empty() {
+        drop(worker.remove(below).await);
+    }
 }
 
 /// Makes the graph where it may block.

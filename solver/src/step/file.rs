@@ -21,6 +21,9 @@ use crate::worker::proto::{Chain, Content, Root};
 /// Largest file that is read whole, in bytes: `/etc/passwd`, `/etc/group`.
 const MAX_READ: u64 = 16 << 20;
 
+/// Names of a directory beyond this many are not looked at for one that was misspelt.
+const MAX_NAMES: usize = 10_000;
+
 /// Works out the layers that `op` makes.
 ///
 /// # Errors
@@ -209,4 +212,21 @@ pub fn open_beneath(directory: &std::path::Path, path: &[u8]) -> io::Result<std:
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     Ok(rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)?.into())
+}
+
+/// The names in a directory below a directory, through no symbolic link.
+///
+/// # Errors
+///
+/// If it is not there, or not a directory.
+pub fn names_beneath(directory: &std::path::Path, path: &[u8]) -> io::Result<Vec<String>> {
+    use rustix::fs::{Dir, Mode, OFlags, ResolveFlags};
+    let at = std::fs::File::open(directory)?;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let path = if path.is_empty() { b"." } else { path };
+    let dir = Dir::new(rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)?)?;
+    let names = dir.take(MAX_NAMES).filter_map(Result::ok);
+    let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| name != "." && name != "..").collect())
 }

@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use rbuild_store::digest::Digest;
 
 use super::StepInputs;
-use super::file::{input_tree, open_beneath, outside_tree};
+use super::file::{input_tree, names_beneath, open_beneath, outside_tree};
 use crate::cache::{ContentInput, content_inputs};
 use crate::llb::op::{FileAction, FileActionKind, Op};
 use crate::llb::{Vertex, VertexId};
@@ -19,6 +19,7 @@ use crate::solve::keys::{MAX_EXPLAINED_PATHS, Selection, Selections};
 use crate::solve::outside::Outside;
 use crate::solve::{SolveError, blocking};
 use crate::tree::fileop::Input;
+use crate::tree::listing::split;
 use crate::tree::select::{self, File, SelectError};
 use crate::tree::stat_cache::digest_file;
 use crate::worker::proto::{Content, LayerId, Root};
@@ -41,7 +42,10 @@ pub async fn outside(build: &Build, needed: &[VertexId]) -> Result<Selections, S
             let producer = vertex.inputs[content.input()].vertex;
             if let Some(outside) = build.outside.get(&producer) {
                 let selection = select(build, vertex, content, outside_tree(outside)).await;
-                selections.insert((id, number), selection.map_err(|error| error.at(id))?);
+                let selection = selection.map_err(|error| {
+                    with_nearest(error, outside, copy_source(vertex, content)).at(id)
+                });
+                selections.insert((id, number), selection?);
             }
         }
         for (number, edge) in vertex.inputs.iter().enumerate() {
@@ -54,6 +58,34 @@ pub async fn outside(build: &Build, needed: &[VertexId]) -> Result<Selections, S
         }
     }
     Ok(selections)
+}
+
+/// What a copy names in its source.
+fn copy_source<'a>(vertex: &'a Vertex, content: &ContentInput<'_>) -> Option<&'a str> {
+    let (ContentInput::Copy { action, .. }, Op::File(op)) = (*content, &vertex.op) else {
+        return None;
+    };
+    match &op.actions[action].kind {
+        FileActionKind::Copy(copy) => Some(&copy.src),
+        FileActionKind::Mkdir { .. }
+        | FileActionKind::Mkfile { .. }
+        | FileActionKind::Rm { .. }
+        | FileActionKind::Symlink { .. } => None,
+    }
+}
+
+/// Adds the name that was perhaps meant. The tree holds only what the build asked for, so this looks
+/// into the directory itself.
+fn with_nearest(error: SolveError, outside: &Outside, source: Option<&str>) -> SolveError {
+    let Some(source) = source.filter(|_| error.hint.is_none()) else { return error };
+    let path = source.trim_matches('/').as_bytes();
+    let Some((parent, name)) = split(path) else { return error };
+    let names = names_beneath(&outside.dir, parent).unwrap_or_default();
+    let nearest = select::nearest(&String::from_utf8_lossy(name), names);
+    match nearest.and_then(|nearest| select::beside(parent, &nearest)) {
+        Some(path) => error.with_hint(format!("did you mean `{path}`?")),
+        None => error,
+    }
 }
 
 /// Selections of a vertex from the trees of its inputs, which are there.

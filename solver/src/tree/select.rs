@@ -246,15 +246,25 @@ fn not_found(view: &Arc<View>, written: &str, path: &[u8]) -> SelectError {
 fn similar(view: &View, path: &[u8]) -> Option<String> {
     let (parent, name) = split(path)?;
     let dir = view.lookup(parent)?;
-    let name = String::from_utf8_lossy(name);
-    let candidates = view.children(&dir).into_iter().filter_map(|node| {
-        let candidate = String::from_utf8_lossy(node.name()).into_owned();
+    let children = view.children(&dir);
+    let names = children.iter().map(|node| String::from_utf8_lossy(node.name()).into_owned());
+    beside(parent, &nearest(&String::from_utf8_lossy(name), names)?)
+}
+
+/// A name below a directory of a tree, as messages have it.
+pub(crate) fn beside(parent: &[u8], name: &str) -> Option<String> {
+    let parent = std::str::from_utf8(parent).ok()?;
+    Some(if parent.is_empty() { format!("/{name}") } else { format!("/{parent}/{name}") })
+}
+
+/// The name that was perhaps meant.
+pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+    let candidates = names.into_iter().filter_map(|candidate| {
         let same = candidate.to_lowercase() == name.to_lowercase();
-        let typos = if same { 0 } else { typos(&candidate, &name) };
-        (typos <= MAX_TYPOS && typos < name.chars().count()).then_some((typos, node))
+        let typos = if same { 0 } else { typos(&candidate, name) };
+        (typos <= MAX_TYPOS && typos < name.chars().count()).then_some((typos, candidate))
     });
-    let (_, nearest) = candidates.min_by_key(|(typos, _)| *typos)?;
-    Some(format!("/{}", String::from_utf8_lossy(nearest.path())))
+    candidates.min_by_key(|(typos, _)| *typos).map(|(_, nearest)| nearest)
 }
 
 /// Letters to insert, remove or replace to make one name of the other.

@@ -38,7 +38,7 @@ pub(crate) fn layout_of(layout: &Path, layer_file: &Path, settings: &str) -> Out
     })?;
     let layer_digest = put(layout, &layer)?;
     let config = format!(
-        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],{settings}}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}},"history":[{{"created_by":"busybox-static"}}]}}"#,
+        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],{settings}}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}},"history":[{{"created":"2020-01-01T00:00:00Z","created_by":"cargo xtask"}}]}}"#,
         oci_architecture()
     );
     let config_digest = put(layout, config.as_bytes())?;
