@@ -20,7 +20,7 @@ use super::kernel::Linux;
 use super::limits::{Limit, clamp};
 use super::plan::{NetworkNamespace, Plan, Process, Report};
 use super::sys::{self, Fork, Listener};
-use super::{caps, seccomp};
+use super::{caps, seccomp, supervisor};
 use crate::worker::wire;
 
 /// Indices of the descriptors that come with every plan, before those that the plan itself numbers.
@@ -130,7 +130,7 @@ fn become_command(
     let ready = prepare(process, &linux).map_err(|error| failed(&error))?;
     let report = Report::Ready { stubs: linux.stubs() };
     wire::send(socket, &report, &[]).map_err(|error| host(&error))?;
-    lower(process, &ready.identity).map_err(|error| failed(&error))?;
+    lower(process, &ready.identity, socket)?;
     let program = look_up(&process.args[0], &ready.path, &process.cwd)?;
     let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
@@ -183,7 +183,31 @@ fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
 }
 
 /// Gives up what the step must not have. After this the process is as hostile as its command.
-fn lower(process: &Process, identity: &Identity) -> Result<(), InitError> {
+fn lower(process: &Process, identity: &Identity, socket: BorrowedFd<'_>) -> Result<(), Report> {
+    bound(process).map_err(|error| failed(&error))?;
+    if process.pretend {
+        let report = pretend().map_err(|error| failed(&error))?;
+        let fds: Vec<_> = report.1.iter().map(OwnedFd::as_fd).collect();
+        wire::send(socket, &report.0, &fds).map_err(|error| host(&error))?;
+    }
+    become_user(process, identity).map_err(|error| failed(&error))
+}
+
+/// From here on a supervisor answers for the ids that the host does not have.
+fn pretend() -> Result<(Report, Option<OwnedFd>), InitError> {
+    let doing = "install the filter that asks the supervisor";
+    match sys::install_filter(&supervisor::filter(), Listener::New) {
+        Ok(listener) => Ok((Report::Listener, listener)),
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            sys::install_filter(&supervisor::filter_unanswered(), Listener::None)
+                .map_err(call(doing))?;
+            Ok((Report::Unanswered, None))
+        }
+        Err(error) => Err(call(doing)(error)),
+    }
+}
+
+fn bound(process: &Process) -> Result<(), InitError> {
     for number in caps::missing(process.caps, 63) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(one) {
@@ -198,6 +222,10 @@ fn lower(process: &Process, identity: &Identity) -> Result<(), InitError> {
         sys::install_filter(&filter, Listener::None)
             .map_err(call("install the system call filter"))?;
     }
+    Ok(())
+}
+
+fn become_user(process: &Process, identity: &Identity) -> Result<(), InitError> {
     let groups: Vec<nix::unistd::Gid> =
         identity.groups.iter().map(|&gid| nix::unistd::Gid::from_raw(gid)).collect();
     nix::unistd::setgroups(&groups).map_err(call("set the step's groups"))?;

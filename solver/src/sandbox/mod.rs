@@ -44,6 +44,7 @@ mod relay;
 pub mod seccomp;
 mod seccomp_table;
 pub mod step;
+mod supervisor;
 pub mod sys;
 mod target;
 mod tree_copy;

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::thread::UnshareFlags;
 
 use super::plan::{Plan, Report, Stub};
+use super::supervisor::{self, Records, Running};
 use super::sys;
+use crate::tree::view::View;
 use crate::worker::wire::{self, WireError};
 
 /// Why a step's process could not be run.
@@ -46,6 +48,19 @@ pub struct Outcome {
     pub max_rss: u64,
     /// Mount points to remove from what the step wrote.
     pub stubs: Vec<Stub>,
+    /// Owners that are recorded nowhere else.
+    pub(super) records: Records,
+    /// Whether nobody could answer for pretended ids, so that all owners are root.
+    pub flattened: bool,
+}
+
+impl Outcome {
+    /// Of a step that was ended before it did anything.
+    pub fn cancelled() -> Self {
+        let records = Records::new();
+        let (end, stubs) = (End::Cancelled, Vec::new());
+        Self { end, cpu_micros: 0, max_rss: 0, stubs, records, flattened: false }
+    }
 }
 
 /// How a process ended.
@@ -101,7 +116,7 @@ impl Killer {
 
 /// Runs the process of `plan` to its end. `program` is this program, where a step that gets hold of
 /// it cannot write to it. `fds` are standard output, standard error, and what the
-/// plan numbers from there on.
+/// plan numbers from there on. `view` is the tree that the step starts from.
 ///
 /// This happens on a thread of its own: it enters a pid namespace for its children, after which the
 /// kernel lets it start no threads, and the step dies with it.
@@ -114,6 +129,7 @@ pub fn run(
     plan: &Plan,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
+    view: &View,
 ) -> Result<Outcome, RunError> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -132,7 +148,11 @@ fn run_here(
     sys::unshare(UnshareFlags::NEWPID).map_err(RunError::Start)?;
     let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
     let mut child = spawn(program, theirs).map_err(RunError::Start)?;
-    let outcome = converse(&mut child, &ours, plan, fds, killer);
+    let mut supervisor = None;
+    let mut outcome = converse(&mut child, &ours, plan, fds, killer, &mut |listener| {
+        supervisor = Some(supervisor::start(listener, view.clone())?);
+        Ok(())
+    });
     killer.disarm();
     drop(ours);
     if outcome.is_err() {
@@ -140,6 +160,11 @@ fn run_here(
         drop(child.kill());
     }
     drop(child.wait());
+    if let Some(records) = supervisor.map(Running::join)
+        && let Ok(outcome) = &mut outcome
+    {
+        outcome.records = records;
+    }
     outcome
 }
 
@@ -159,27 +184,34 @@ fn converse(
     plan: &Plan,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
+    supervise: &mut dyn FnMut(OwnedFd) -> io::Result<()>,
 ) -> Result<Outcome, RunError> {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or(RunError::Lost)?;
     let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
         .map_err(|errno| RunError::Start(errno.into()))?;
     killer.arm(pidfd);
-    let cancelled = |stubs| Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs };
+    let cancelled = |stubs| Outcome { stubs, ..Outcome::cancelled() };
+    let mut flattened = false;
     let mut stubs = Vec::new();
     let mut not_started = None;
     if let Err(error) = wire::send(socket.as_fd(), plan, fds) {
         return if killer.killed() { Ok(cancelled(stubs)) } else { Err(error.into()) };
     }
     loop {
-        let report = match wire::receive::<Report>(socket.as_fd()) {
-            Ok(Some((report, _))) => report,
+        let (report, fds) = match wire::receive::<Report>(socket.as_fd()) {
+            Ok(Some(received)) => received,
             Ok(None) | Err(_) if killer.killed() => return Ok(cancelled(stubs)),
             Ok(None) => return Err(RunError::Lost),
             Err(error) => return Err(error.into()),
         };
         match report {
             Report::Ready { stubs: made } => stubs = made,
+            Report::Listener => {
+                let listener = fds.into_iter().next().ok_or(RunError::Lost)?;
+                supervise(listener).map_err(RunError::Start)?;
+            }
+            Report::Unanswered => flattened = true,
             Report::NotStarted { code, text } => not_started = Some((code, text)),
             Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
             Report::Ended { code_or_signal, cpu_micros, max_rss } => {
@@ -189,7 +221,8 @@ fn converse(
                     (None, code) if code >= 0 => End::Code(code),
                     (None, signal) => End::Signal(-signal),
                 };
-                return Ok(Outcome { end, cpu_micros, max_rss, stubs });
+                let records = Records::new();
+                return Ok(Outcome { end, cpu_micros, max_rss, stubs, records, flattened });
             }
         }
     }

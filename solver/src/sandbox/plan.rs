@@ -237,6 +237,8 @@ pub struct Process {
     pub caps: u64,
     /// Whether the system call filter is put on.
     pub filtered: bool,
+    /// Whether there is one id only, and all others are pretended.
+    pub pretend: bool,
     /// Added to the kernel's readiness to kill it when memory runs out.
     pub oom_score_adjust: i32,
 }
@@ -308,7 +310,8 @@ fn after(litter: Litter) -> &'static str {
     }
 }
 
-/// What init tells the worker, in this order: `Ready`, then `Ended`; or `Failed` instead of either.
+/// What init tells the worker, in this order: `Ready`, `Listener` or `Unanswered` where ids are
+/// pretended, then `Ended`; or `Failed` instead of any.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Report {
     /// Everything is set up; the program starts now.
@@ -316,6 +319,10 @@ pub enum Report {
         /// What was made for the mounts and must go.
         stubs: Vec<Stub>,
     },
+    /// With this message comes the descriptor that tells of the step's calls.
+    Listener,
+    /// Somebody outside listens already, and there can be one only: all owners will be root.
+    Unanswered,
     /// The program ended.
     Ended {
         /// Exit code, or the negative number of the signal.

@@ -21,7 +21,7 @@ use super::parent::{self, End, Killer, Outcome, RunError};
 use super::plan::{HostPath, Litter, Plan, Process};
 use super::relay::Relay;
 use super::{caps, files, limits};
-use crate::snapshot::{Access, LayerStore, Prepared, Rootfs};
+use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
 use crate::worker::proto::{
     Answer, Committed, ExecMount, ExecRequest, ExitStatus, Failure, FailureKind, FdIndex, LayerId,
     MountSource, Usage,
@@ -29,6 +29,11 @@ use crate::worker::proto::{
 
 /// How much readier the kernel is to kill a step than rbuild when memory runs out.
 const OOM_SCORE_ADJUST: i32 = 100;
+
+/// What a step's log says where its owners are lost.
+const FLATTENED: &str = "rbuild: warning: another program listens to the system calls of this \
+    container already (a container manager, or rbuild within rbuild), so owners cannot be recorded: \
+    all files of this step belong to root in the image\n";
 
 /// What all steps of a worker share.
 #[derive(Debug)]
@@ -99,6 +104,7 @@ impl Steps {
         let outcome = outcome?;
         if let Some((root, _)) = &held.root {
             remove_stubs(root, &outcome)?;
+            layers.keep_records(root, &outcome.records).map_err(|it| it.to_failure())?;
         }
         let committed = held.commit(layers)?;
         Ok(answer(&outcome, committed, notes))
@@ -121,14 +127,17 @@ impl Steps {
             scratch: self.work.join("mnt").into(),
             network: namespace,
             steps: mounts::steps(&layout),
-            process: process(request)?,
+            process: process(request, layers.ownership() == Ownership::Recorded)?,
         };
         if killer.killed() {
-            let stubs = Vec::new();
-            return Ok(Outcome { end: End::Cancelled, cpu_micros: 0, max_rss: 0, stubs });
+            return Ok(Outcome::cancelled());
         }
-        let outcome =
-            parent::run(&self.program, &plan, &passed, killer).map_err(|error| refused(&error))?;
+        let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
+        let outcome = parent::run(&self.program, &plan, &passed, killer, &view)
+            .map_err(|error| refused(&error))?;
+        if outcome.flattened {
+            let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());
+        }
         if let End::NotStarted(_, text) = &outcome.end {
             // Where the step's own words would have gone.
             let _ = rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes());
@@ -309,7 +318,7 @@ fn tree(rootfs: &Rootfs) -> Tree {
     }
 }
 
-fn process(request: &ExecRequest) -> Result<Process, Failure> {
+fn process(request: &ExecRequest, pretend: bool) -> Result<Process, Failure> {
     let limits = limits::limits(&request.ulimits)
         .map_err(|error| Failure { kind: FailureKind::User, text: error.to_string() })?;
     Ok(Process {
@@ -320,6 +329,7 @@ fn process(request: &ExecRequest) -> Result<Process, Failure> {
         limits,
         caps: if request.insecure { caps::ALL } else { caps::SANDBOX },
         filtered: !request.insecure,
+        pretend,
         oom_score_adjust: OOM_SCORE_ADJUST,
     })
 }

@@ -252,6 +252,198 @@ pub fn install_filter(filter: &[Instruction], listener: Listener) -> io::Result<
     }
 }
 
+/// A call that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Notification {
+    /// Names it until it is answered.
+    pub id: u64,
+    /// The calling thread, in the receiver's pid namespace.
+    pub pid: i32,
+    /// Call number, in the machine's native interface.
+    pub number: i64,
+    /// Arguments.
+    pub args: [u64; 6],
+}
+
+/// What to answer a call with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Response {
+    /// Let the kernel carry it out.
+    Continue,
+    /// It succeeded with this value.
+    Value(i64),
+    /// It failed with this number.
+    Error(i32),
+}
+
+/// Waits for the next call.
+///
+/// # Errors
+///
+/// `ENOENT` if the caller was killed meanwhile.
+pub fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification> {
+    // SAFETY: `seccomp_notif` is plain data for which all zeroes are valid; the kernel wants them.
+    let mut notif = unsafe { MaybeUninit::<libc::seccomp_notif>::zeroed().assume_init() };
+    // SAFETY: the argument is the structure that this request writes, and lives across the call.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, &raw mut notif)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Notification {
+        id: notif.id,
+        pid: i32::try_from(notif.pid).unwrap_or(0),
+        number: notif.data.nr.into(),
+        args: notif.data.args,
+    })
+}
+
+/// Answers a call.
+///
+/// # Errors
+///
+/// `ENOENT` if the caller was killed meanwhile.
+pub fn answer_notification(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    response: Response,
+) -> io::Result<()> {
+    let (val, error, flags) = match response {
+        Response::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE),
+        Response::Value(value) => (value, 0, 0),
+        Response::Error(errno) => (0, -errno, 0),
+    };
+    let flags = u32::try_from(flags).unwrap_or(0);
+    let mut answer = libc::seccomp_notif_resp { id, val, error, flags };
+    // SAFETY: the argument is the structure that this request reads, and lives across the call.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, &raw mut answer)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Answers a call with a new descriptor of the caller, for the same open file as `file`.
+///
+/// # Errors
+///
+/// `ENOENT` if the caller was killed meanwhile; `EMFILE` if it has too many; `EINVAL` before
+/// Linux 5.14.
+pub fn answer_with_descriptor(
+    listener: BorrowedFd<'_>,
+    id: u64,
+    file: BorrowedFd<'_>,
+    close_on_exec: bool,
+) -> io::Result<()> {
+    let request = libc::seccomp_notif_addfd {
+        id,
+        flags: u32::try_from(libc::SECCOMP_ADDFD_FLAG_SEND).unwrap_or(0),
+        srcfd: file.as_raw_fd().cast_unsigned(),
+        newfd: 0,
+        newfd_flags: if close_on_exec { libc::O_CLOEXEC.cast_unsigned() } else { 0 },
+    };
+    // SAFETY: the argument is the structure that this request reads, and lives across the call.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ADDFD, &raw const request)
+    };
+    if result >= 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a call still waits for its answer: then its caller's number means what it meant.
+pub fn is_waiting(listener: BorrowedFd<'_>, id: u64) -> bool {
+    // SAFETY: the argument is a 64-bit number, as this request reads it.
+    let result = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_ID_VALID, &raw const id)
+    };
+    result == 0
+}
+
+/// Has caller and receiver wake each other on the same processor (Linux 6.6; no effect before).
+pub fn wake_up_here(listener: BorrowedFd<'_>) {
+    const SYNC_WAKE_UP: libc::c_ulong = 1;
+    // SAFETY: the argument of this request is a number.
+    let _ = unsafe {
+        libc::ioctl(listener.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SET_FLAGS, SYNC_WAKE_UP)
+    };
+}
+
+/// The soft limit of process `pid` on `resource`, and its hard limit; `set` becomes the soft one.
+///
+/// # Errors
+///
+/// `ESRCH` if there is no such process, `EINVAL` if `set` is above the hard limit.
+pub fn soft_limit(pid: i32, resource: u32, set: Option<u64>) -> io::Result<(u64, u64)> {
+    let call = |new: Option<libc::rlimit64>| {
+        let mut old = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+        let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: `new` is null or points at a limit, `old` points at one; both live across the
+        // call.
+        let result =
+            unsafe { libc::syscall(libc::SYS_prlimit64, pid, resource, new, &raw mut old) };
+        if result == 0 { Ok(old) } else { Err(io::Error::last_os_error()) }
+    };
+    let old = call(None)?;
+    if let Some(soft) = set {
+        call(Some(libc::rlimit64 { rlim_cur: soft, rlim_max: old.rlim_max }))?;
+    }
+    Ok((old.rlim_cur, old.rlim_max))
+}
+
+/// fstat(2) of a descriptor, one opened with `O_PATH` included.
+///
+/// # Errors
+///
+/// As the call.
+pub fn stat(file: BorrowedFd<'_>) -> io::Result<libc::stat> {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the pointer is to memory of the right type, for which all zeroes are valid.
+    let result = unsafe { libc::fstat(file.as_raw_fd(), stat.as_mut_ptr()) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid value of this plain struct, and fstat filled it in.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// statx(2) of a descriptor, one opened with `O_PATH` included.
+///
+/// # Errors
+///
+/// As the call.
+pub fn statx(file: BorrowedFd<'_>, flags: i32, mask: u32) -> io::Result<libc::statx> {
+    let mut stat = MaybeUninit::<libc::statx>::zeroed();
+    // SAFETY: the path is a constant C string, the last pointer is to memory of the right type.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_statx,
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            flags | libc::AT_EMPTY_PATH,
+            mask,
+            stat.as_mut_ptr(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: zeroed is a valid value of this plain struct, and statx filled it in.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// The bytes of a `stat`, as the kernel hands them out (the C library's layout is the same on
+/// 64-bit machines).
+pub fn bytes_of_stat(stat: &libc::stat) -> &[u8] {
+    // SAFETY: the structure was zeroed before it was filled in, so that all its bytes, padding
+    // included, are initialised; they are only read, for as long as it is borrowed.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(stat).cast(), size_of::<libc::stat>()) }
+}
+
+/// The bytes of a `statx`, as the kernel hands them out.
+pub fn bytes_of_statx(stat: &libc::statx) -> &[u8] {
+    // SAFETY: as in `bytes_of_stat`.
+    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(stat).cast(), size_of::<libc::statx>()) }
+}
+
 /// Replaces the process by the program at `path`.
 ///
 /// # Errors

@@ -42,6 +42,7 @@ mod error;
 mod export;
 mod files;
 mod grow;
+mod inodes;
 mod links;
 mod merged;
 mod overlay;
@@ -199,6 +200,11 @@ impl LayerStore {
 
     fn layout(&self) -> &Layout {
         self.store.layout()
+    }
+
+    /// What the host can hold of an image's ownership.
+    pub fn ownership(&self) -> Ownership {
+        self.ownership
     }
 
     /// The caller's owner where the host has no other.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use rbuild_store::digest::{DiffId, Digest};
 use tokio::sync::{OnceCell, oneshot};
 
-use super::launch::{self, LaunchError, Launched, MapName, Setup, Snapshotter};
+use super::launch::{self, LaunchError, Launched, Rung, Setup, Snapshotter, Wanted};
 use super::proto::{
     Answer, Chain, Committed, Compression, Content, ExecRequest, ExitStatus, Failure, FailureKind,
     LayerId, Request, Root, Sealed, Usage,
@@ -38,12 +38,14 @@ pub struct Exited {
 /// How steps are held on this host, as the first line of a build tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Isolation {
-    /// `userns`, or `none` where files are handled but nothing runs.
+    /// `userns`, `userns-single`, or `none` where files are handled but nothing runs.
     pub rung: &'static str,
     /// Whether snapshots are overlays.
     pub overlay: bool,
     /// Why a stronger rung or driver was refused; empty if none was.
     pub why: String,
+    /// The rungs that the host refuses, with causes and ways out.
+    pub refused: Vec<(Rung, Explained)>,
 }
 
 /// A worker, or where no namespace can be had, an engine in this process that does everything but
@@ -61,7 +63,7 @@ struct Inner {
 #[derive(Debug)]
 enum Engine {
     Process { requests: mpsc::Sender<Outgoing>, waiting: Waiting, isolation: Isolation },
-    Here { layers: Arc<LayerStore>, refused: Explained },
+    Here { layers: Arc<LayerStore>, refused: Vec<(Rung, Explained)> },
 }
 
 type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
@@ -91,7 +93,13 @@ impl Worker {
         snapshotter: Snapshotter,
         network: network::Options,
     ) -> Self {
-        let setup = Setup { store: store.into(), snapshotter, network };
+        let (store, isolation) = (store.into(), Wanted::Auto);
+        Self::with(Setup { store, snapshotter, network, isolation })
+    }
+
+    /// A worker that is set up like this. A rung that is wanted and that the host refuses is an
+    /// error of whatever is asked first.
+    pub fn with(setup: Setup) -> Self {
         Self(Arc::new(Inner { setup, engine: OnceCell::new(), next: AtomicU64::new(1) }))
     }
 
@@ -104,7 +112,8 @@ impl Worker {
         Ok(match self.engine().await? {
             Engine::Process { isolation, .. } => isolation.clone(),
             Engine::Here { refused, .. } => {
-                Isolation { rung: "none", overlay: false, why: refused.to_string() }
+                let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
+                Isolation { rung: "none", overlay: false, why, refused: refused.clone() }
             }
         })
     }
@@ -247,7 +256,8 @@ impl Worker {
                 Ok(Execution { number, requests: Some(requests.clone()), answer })
             }
             Engine::Here { refused, .. } => {
-                let text = format!("RUN cannot be contained here: {refused}");
+                let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
+                let text = format!("RUN cannot be contained here: {why}");
                 Err(Failure { kind: FailureKind::Host, text })
             }
         }
@@ -346,12 +356,19 @@ async fn start(setup: Setup) -> Result<Engine, Failure> {
         .map_err(|error| bug(error.to_string()))?;
     match told.await.map_err(|_| lost())? {
         Ok(engine) => Ok(engine),
-        Err(LaunchError::Refused(refusal)) => {
+        Err(LaunchError::Refused(refused)) => {
+            let facts = Facts::read();
+            let refused: Vec<_> =
+                refused.into_iter().map(|(rung, it)| (rung, explain(it, &facts))).collect();
+            if let (Wanted::Only(rung), Some((_, why))) = (setup.isolation, refused.first()) {
+                let text = format!("--isolation={} is not possible here: {why}", rung.name());
+                return Err(Failure { kind: FailureKind::Host, text });
+            }
             let key =
                 if rustix::process::geteuid().is_root() { MapKey::root() } else { MapKey::none() };
             let layers = LayerStore::open(&setup.store, key, Ownership::Recorded, Driver::Plain);
             let layers = Arc::new(layers.map_err(|error| error.to_failure())?);
-            Ok(Engine::Here { layers, refused: explain(refusal, &Facts::read()) })
+            Ok(Engine::Here { layers, refused })
         }
         Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
             let text = crate::sandbox::init::chain(&error);
@@ -362,16 +379,17 @@ async fn start(setup: Setup) -> Result<Engine, Failure> {
 
 /// Starts the worker and stays until it has ended.
 fn host_worker(setup: &Setup, tell: oneshot::Sender<Result<Engine, LaunchError>>) {
-    let Launched { mut child, socket, map, overlay, why_plain } = match launch::launch(setup) {
+    let launched = match launch::launch(setup) {
         Ok(launched) => launched,
         Err(error) => {
             drop(tell.send(Err(error)));
             return;
         }
     };
+    let isolation = isolation(&launched);
+    let Launched { mut child, socket, .. } = launched;
     let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
     let (requests, outgoing) = mpsc::channel();
-    let isolation = Isolation { rung: rung(map), overlay, why: why_plain.unwrap_or_default() };
     let engine = Engine::Process { requests, waiting: Arc::clone(&waiting), isolation };
     if let Ok(writer) = socket.try_clone() {
         let written = std::thread::Builder::new()
@@ -387,9 +405,21 @@ fn host_worker(setup: &Setup, tell: oneshot::Sender<Result<Engine, LaunchError>>
     drop(child.wait());
 }
 
-const fn rung(map: MapName) -> &'static str {
-    match map {
-        MapName::Root | MapName::Range { .. } => "userns",
+/// What a worker that has started says about the host.
+fn isolation(launched: &Launched) -> Isolation {
+    let facts = Facts::read();
+    let refused: Vec<_> = launched
+        .refused
+        .iter()
+        .map(|(rung, refusal)| (*rung, explain(refusal.clone(), &facts)))
+        .collect();
+    let rungs = refused.iter().map(|(rung, it)| format!("no {}: {}", rung.name(), it.refusal));
+    let plain = launched.why_plain.iter().map(|it| format!("no overlay: {it}"));
+    Isolation {
+        rung: launched.rung.name(),
+        overlay: launched.overlay,
+        why: rungs.chain(plain).collect::<Vec<_>>().join("; "),
+        refused,
     }
 }
 

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::wire::{self, WireError};
 use crate::sandbox::idmap::{self, Extent};
-use crate::snapshot::{Driver, MapKey};
+use crate::snapshot::{Driver, MapKey, Ownership};
 
 /// What the worker works on.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -35,6 +35,40 @@ pub struct Setup {
     pub snapshotter: Snapshotter,
     /// Which network steps have by default.
     pub network: crate::sandbox::network::Options,
+    /// How to hold steps.
+    pub isolation: Wanted,
+}
+
+/// `--isolation`.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Wanted {
+    /// The strongest rung that the host allows.
+    #[default]
+    Auto,
+    /// That rung; an error where the host refuses it.
+    Only(Rung),
+}
+
+/// How a step is held, the strongest way first.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Rung {
+    /// A user namespace with a range of ids.
+    Userns,
+    /// A user namespace with one id; all others are pretended.
+    UsernsSingle,
+}
+
+impl Rung {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Userns, Self::UsernsSingle];
+
+    /// As `--isolation` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Userns => "userns",
+            Self::UsernsSingle => "userns-single",
+        }
+    }
 }
 
 /// `--snapshotter`.
@@ -68,14 +102,25 @@ pub enum MapName {
         /// How many.
         count: u32,
     },
+    /// One id, which is root.
+    Single,
 }
 
 impl MapName {
+    /// What the host can hold of an image's ownership.
+    pub fn ownership(self) -> Ownership {
+        match self {
+            Self::Root | Self::Range { .. } => Ownership::Real,
+            Self::Single => Ownership::Recorded,
+        }
+    }
+
     /// As the snapshots name it.
     pub fn key(self) -> MapKey {
         match self {
             Self::Root => MapKey::root(),
             Self::Range { base, count } => MapKey::range(base, count),
+            Self::Single => MapKey::single(),
         }
     }
 }
@@ -124,6 +169,11 @@ impl std::fmt::Display for Refusal {
 }
 
 impl Refusal {
+    /// Whether it is about a range of ids, and one id could still be had.
+    pub fn is_about_ranges(&self) -> bool {
+        ["newuidmap", "newgidmap", "/etc/sub"].iter().any(|it| self.call.starts_with(it))
+    }
+
     /// A refusal of `call` by the kernel.
     pub fn new(call: impl Into<String>, error: &io::Error) -> Self {
         let errno = error.raw_os_error().unwrap_or(0);
@@ -141,9 +191,9 @@ pub enum LaunchError {
     /// It ended early, or spoke another language.
     #[error("the worker process ended before it was ready")]
     Lost(#[source] Option<WireError>),
-    /// The host does not allow what the worker needs.
-    #[error("{0}")]
-    Refused(Refusal),
+    /// The host does not allow what the worker needs: for each rung that was tried, why.
+    #[error("{}", .0.iter().map(|it| it.1.to_string()).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<(Rung, Refusal)>),
 }
 
 /// A worker that is ready.
@@ -159,14 +209,56 @@ pub struct Launched {
     pub overlay: bool,
     /// Why not, where that was to be found out.
     pub why_plain: Option<String>,
+    /// How steps are held.
+    pub rung: Rung,
+    /// Stronger rungs, and why the host refuses them.
+    pub refused: Vec<(Rung, Refusal)>,
 }
 
-/// Starts a worker and waits until it is ready.
+/// Why one rung cannot be had.
+enum Failed {
+    /// The host refuses it.
+    Refused(Refusal),
+    /// Something else went wrong.
+    Launch(LaunchError),
+}
+
+impl From<LaunchError> for Failed {
+    fn from(error: LaunchError) -> Self {
+        Self::Launch(error)
+    }
+}
+
+/// Starts a worker on the strongest rung that the host allows, or the one that is wanted, and waits
+/// until it is ready.
 ///
 /// # Errors
 ///
 /// If the process cannot be made or the host refuses it a namespace or ids.
 pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
+    let rungs = match &setup.isolation {
+        Wanted::Auto => &Rung::ALL[..],
+        Wanted::Only(rung) => std::slice::from_ref(rung),
+    };
+    let mut refused = Vec::new();
+    for &rung in rungs {
+        match climb(setup, rung) {
+            Ok(launched) => return Ok(Launched { refused, ..launched }),
+            Err(Failed::Launch(error)) => return Err(error),
+            Err(Failed::Refused(refusal)) => {
+                let is_final = !refusal.is_about_ranges();
+                refused.push((rung, refusal));
+                if is_final {
+                    break;
+                }
+            }
+        }
+    }
+    Err(LaunchError::Refused(refused))
+}
+
+/// Starts a worker on one rung.
+fn climb(setup: &Setup, rung: Rung) -> Result<Launched, Failed> {
     let (ours, theirs) = UnixStream::pair().map_err(LaunchError::Spawn)?;
     let mut child = Command::new("/proc/self/exe")
         .arg("worker")
@@ -175,9 +267,10 @@ pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(LaunchError::Spawn)?;
-    match handshake(setup, &ours, child.id()) {
+    match handshake(setup, rung, &ours, child.id()) {
         Ok((map, overlay, why_plain)) => {
-            Ok(Launched { child, socket: ours, map, overlay, why_plain })
+            let refused = Vec::new();
+            Ok(Launched { child, socket: ours, map, overlay, why_plain, rung, refused })
         }
         Err(error) => {
             // It ends by itself when its socket does; this is sooner.
@@ -190,9 +283,10 @@ pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
 
 fn handshake(
     setup: &Setup,
+    rung: Rung,
     socket: &UnixStream,
     pid: u32,
-) -> Result<(MapName, bool, Option<String>), LaunchError> {
+) -> Result<(MapName, bool, Option<String>), Failed> {
     let lost = |error: WireError| LaunchError::Lost(Some(error));
     let answer = || -> Result<Boot, LaunchError> {
         let got = wire::receive::<Boot>(socket.as_fd()).map_err(lost)?;
@@ -201,16 +295,34 @@ fn handshake(
     wire::send(socket.as_fd(), setup, &[]).map_err(lost)?;
     match answer()? {
         Boot::Unshared => {}
-        Boot::Ready { .. } => return Err(LaunchError::Lost(None)),
-        Boot::Refused(refusal) => return Err(LaunchError::Refused(refusal)),
+        Boot::Ready { .. } => return Err(LaunchError::Lost(None).into()),
+        Boot::Refused(refusal) => return Err(Failed::Refused(refusal)),
     }
-    let key = write_maps(pid).map_err(LaunchError::Refused)?;
+    let key = match rung {
+        Rung::Userns => write_maps(pid),
+        Rung::UsernsSingle => write_single(pid),
+    };
+    let key = key.map_err(Failed::Refused)?;
     wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;
     match answer()? {
         Boot::Ready { overlay, why_plain } => Ok((key, overlay, why_plain)),
-        Boot::Unshared => Err(LaunchError::Lost(None)),
-        Boot::Refused(refusal) => Err(LaunchError::Refused(refusal)),
+        Boot::Unshared => Err(LaunchError::Lost(None).into()),
+        Boot::Refused(refusal) => Err(Failed::Refused(refusal)),
     }
+}
+
+/// Gives the user namespace of process `pid` our own id, and no other. Nobody may refuse that.
+fn write_single(pid: u32) -> Result<MapName, Refusal> {
+    let uid = rustix::process::geteuid().as_raw();
+    let gid = rustix::process::getegid().as_raw();
+    let write = |file: &str, text: &str| {
+        let path = format!("/proc/{pid}/{file}");
+        fs::write(&path, text).map_err(|error| Refusal::new(format!("writing {file}"), &error))
+    };
+    write("setgroups", "deny")?;
+    write("uid_map", &idmap::text(&idmap::single(uid)))?;
+    write("gid_map", &idmap::text(&idmap::single(gid)))?;
+    Ok(MapName::Single)
 }
 
 /// Gives the user namespace of process `pid` its ids: all that we have ourselves where we may,

@@ -21,7 +21,7 @@ use super::wire::{self, WireError};
 use crate::sandbox::parent::Killer;
 use crate::sandbox::step::Steps;
 use crate::sandbox::sys;
-use crate::snapshot::{LayerStore, Ownership, Source};
+use crate::snapshot::{LayerStore, Source};
 
 /// A request with its number.
 #[derive(Debug, Deserialize, Serialize)]
@@ -103,7 +103,7 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
         Steps::new(&setup.store, &work, &setup.network).map_err(refused("mkdir(2) in a tmpfs"))?;
     let (overlay, why_plain) = choose(setup)?;
     let key = mapped.key.key();
-    let layers = LayerStore::open(&setup.store, key, Ownership::Real, driver(overlay));
+    let layers = LayerStore::open(&setup.store, key, mapped.key.ownership(), driver(overlay));
     let layers = layers.map_err(|error| {
         let detail = error.to_failure().text;
         Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })

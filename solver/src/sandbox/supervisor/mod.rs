@@ -1,0 +1,221 @@
+//! Answers the system calls of a step that has one id only, as if it had all of them.
+//!
+//! ```text
+//!  the step (one id)                 worker: one thread for each step
+//!  -----------------                 --------------------------------
+//!  chown, stat, setuid, … ─ kernel ─> Supervisor: reads the arguments from the step's memory,
+//!                                     resolves the path from the step's root,
+//!                                     acts on the inode and its record
+//!  result or descriptor   <────────── answer, or "carry it out yourself"
+//! ```
+//!
+//! Owners, groups, devices and the modes that go with them are kept as the records of
+//! [`crate::snapshot::owner`], on the inodes themselves: they follow renames, links and copy-up,
+//! and the layer's difference reads them. What cannot carry one (links, pipes) is in a table by
+//! inode, until the step ends. Which ids a process believes to have is a number in one of its
+//! resource limits that the kernel has no use for ([`people`]): fork and exec hand it on exactly.
+//!
+//! This is fidelity, not a fence: a step that wins a race against its supervisor deceives itself.
+//! The fence is the namespace, which the step shares with nobody. For that to hold, the supervisor
+//! does nothing that the step could not do itself: it follows no magic link, which would resolve
+//! with the supervisor's rights, and it never opens what is there but as a path.
+
+mod calls;
+mod create;
+mod ids;
+mod owner;
+mod people;
+mod record;
+mod tracee;
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use rustix::thread::UnshareFlags;
+
+pub(super) use calls::{filter, filter_unanswered};
+
+use self::calls::Call;
+use self::people::People;
+use self::tracee::Tracees;
+use super::sys::{self, Notification, Response};
+use crate::snapshot::owner::Record;
+use crate::tree::view::View;
+
+/// An inode: device, number, time of birth in nanoseconds (numbers are used again).
+pub(super) type Inode = (u64, u64, i128);
+
+/// Records of inodes that cannot carry one themselves.
+pub(super) type Records = HashMap<Inode, Record>;
+
+/// What a call is answered with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reply {
+    /// It succeeded.
+    Value(i64),
+    /// It was answered already.
+    Sent,
+}
+
+/// Why a call is not answered with success.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stop {
+    /// There is nothing to pretend: the kernel carries it out, and says what is wrong with it.
+    Continue,
+    /// It fails.
+    Failed(Errno),
+}
+
+impl From<Errno> for Stop {
+    fn from(errno: Errno) -> Self {
+        Self::Failed(errno)
+    }
+}
+
+type Outcome = Result<Reply, Stop>;
+
+/// For `map_err` where the kernel should say what is wrong.
+fn leave<E>(_: E) -> Stop {
+    Stop::Continue
+}
+
+/// A thread that answers a step's calls.
+#[derive(Debug)]
+pub(super) struct Running(JoinHandle<Records>);
+
+impl Running {
+    /// Waits until the last process of the step is gone.
+    pub(super) fn join(self) -> Records {
+        self.0.join().unwrap_or_default()
+    }
+}
+
+/// Starts to answer the calls that `listener` tells of. `view` is the tree that the step started
+/// from.
+///
+/// # Errors
+///
+/// If no thread can be made.
+pub(super) fn start(listener: OwnedFd, view: View) -> io::Result<Running> {
+    let work = move || -> Records {
+        // If it cannot start, the listener closes, and the step's calls fail with ENOSYS.
+        let mut supervisor = match Supervisor::new(listener, view) {
+            Ok(supervisor) => supervisor,
+            Err(_) => return Records::new(),
+        };
+        supervisor.run();
+        supervisor.records
+    };
+    std::thread::Builder::new().name("supervisor".to_owned()).spawn(work).map(Running)
+}
+
+struct Supervisor {
+    listener: OwnedFd,
+    tracees: Tracees,
+    people: People,
+    records: Records,
+    view: View,
+    /// Whether a link or pipe of the tree that the step started from is not root's.
+    foreign_links: bool,
+    calls: HashMap<i64, Call>,
+    /// Whether a call was received.
+    started: bool,
+    /// Whether somebody may have another root than the step.
+    several_roots: bool,
+}
+
+impl Supervisor {
+    /// In its thread: the root directory and the umask become its own.
+    fn new(listener: OwnedFd, view: View) -> io::Result<Self> {
+        let tracees = Tracees::new()?;
+        sys::unshare(UnshareFlags::FS)?;
+        rustix::process::umask(Mode::empty());
+        sys::wake_up_here(listener.as_fd());
+        let foreign_links = record::has_foreign_links(&view);
+        Ok(Self {
+            listener,
+            tracees,
+            people: People::new(),
+            records: Records::new(),
+            view,
+            foreign_links,
+            calls: calls::native().into_iter().collect(),
+            started: false,
+            several_roots: false,
+        })
+    }
+
+    /// Answers until nobody is left who could ask.
+    fn run(&mut self) {
+        loop {
+            let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+            let found = fds[0].revents();
+            if found.contains(PollFlags::IN) {
+                match sys::receive_notification(self.listener.as_fd()) {
+                    Ok(call) => self.answer(&call),
+                    // The caller was killed before it was heard.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return,
+                }
+            } else if found.intersects(PollFlags::HUP | PollFlags::ERR) {
+                return;
+            }
+        }
+    }
+
+    fn answer(&mut self, call: &Notification) {
+        let response = match self.handle(call) {
+            Ok(Reply::Sent) => return,
+            Ok(Reply::Value(value)) => Response::Value(value),
+            Err(Stop::Continue) => Response::Continue,
+            Err(Stop::Failed(errno)) => Response::Error(errno.raw_os_error()),
+        };
+        // A caller that was killed needs no answer.
+        drop(sys::answer_notification(self.listener.as_fd(), call.id, response));
+    }
+
+    fn handle(&mut self, call: &Notification) -> Outcome {
+        let kind = *self.calls.get(&call.number).ok_or(Stop::Continue)?;
+        if !self.started {
+            self.tracees.enter(call.pid).map_err(leave)?;
+            self.people.adopt(call.pid).map_err(leave)?;
+            self.started = true;
+        }
+        if self.several_roots {
+            self.tracees.enter(call.pid).map_err(leave)?;
+        }
+        match kind {
+            Call::Stat { at, out } => self.stat(call, at, out),
+            Call::Statx => self.statx(call),
+            Call::Owner { at, ids } => self.change_owner(call, at, ids),
+            Call::Mode { at, mode } => self.change_mode(call, at, mode),
+            Call::Open { dir, path, flags, mode } => {
+                let creat = u64::from((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned());
+                let flags = flags.map_or(creat, |index| call.args[index]);
+                self.open(call, (dir, path), flags, call.args[mode])
+            }
+            Call::OpenHow => self.open_how(call),
+            Call::MakeDir { dir, path } => self.make_dir(call, (dir, path)),
+            Call::MakeNode { dir, path } => self.make_node(call, (dir, path)),
+            Call::MakeLink { dir, path } => self.make_link(call, (dir, path)),
+            Call::Set(set) => self.people.set(&self.tracees, call, set),
+            Call::Get(get) => self.people.get(&self.tracees, call, get),
+            Call::Execute { dir, path, flags } => self.execute(call, (dir, path), flags),
+            Call::Chroot => {
+                self.several_roots = true;
+                Err(Stop::Continue)
+            }
+            Call::PeerIds => self.people.peer(&self.tracees, call),
+        }
+    }
+}

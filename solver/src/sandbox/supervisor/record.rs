@@ -1,0 +1,123 @@
+//! What is recorded about inodes, read and written through path descriptors.
+
+use std::os::fd::BorrowedFd;
+
+use rbuild_store::entry::{Entry, Kind};
+use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, XattrFlags, major, makedev, minor};
+use rustix::io::Errno;
+
+use super::tracee::own_name;
+use super::{Inode, Supervisor};
+use crate::snapshot::owner::{ATTRIBUTE, Meta, Record};
+use crate::tree::view::View;
+
+/// Longest record on disk.
+const MAX_BYTES: usize = 128;
+
+/// An inode as the step is to see it.
+pub(super) struct Seen {
+    /// On disk.
+    pub(super) stat: Statx,
+    pub(super) record: Option<Record>,
+    /// As intended.
+    pub(super) meta: Meta,
+}
+
+/// Whether a tree has a link or pipe that is not root's: on disk nothing tells.
+pub(super) fn has_foreign_links(view: &View) -> bool {
+    let foreign = |entry: &Entry| {
+        matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo) && (entry.uid, entry.gid) != (0, 0)
+    };
+    view.layers().iter().any(|layer| layer.entries().iter().any(foreign))
+}
+
+/// The inode on disk.
+pub(super) fn stat(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, wanted)
+}
+
+/// What tells an inode from all others.
+pub(super) fn inode(stat: &Statx) -> Inode {
+    let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+    let birth = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+    (device, stat.stx_ino, birth)
+}
+
+/// Whether inodes of this type can carry a record.
+const fn carries(file_type: FileType) -> bool {
+    matches!(file_type, FileType::RegularFile | FileType::Directory)
+}
+
+impl Supervisor {
+    /// An inode and what is recorded about it.
+    pub(super) fn look(&self, fd: BorrowedFd<'_>) -> Result<Seen, Errno> {
+        let stat = stat(fd)?;
+        let record = self.record(fd, &stat);
+        let meta = Meta::intended(&stat, record, Some((0, 0)));
+        Ok(Seen { stat, record, meta })
+    }
+
+    fn record(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Record> {
+        let file_type = FileType::from_raw_mode(stat.stx_mode.into());
+        if carries(file_type) {
+            let mut bytes = [0; MAX_BYTES];
+            if let Ok(length) = rustix::fs::getxattr(own_name(fd), ATTRIBUTE, &mut bytes) {
+                return Record::parse(&bytes[..length]);
+            }
+        }
+        if !self.records.is_empty()
+            && let Some(record) = self.records.get(&inode(stat))
+        {
+            return Some(*record);
+        }
+        if self.foreign_links && !carries(file_type) { self.listed(fd, stat) } else { None }
+    }
+
+    /// What the listing says about a link or pipe that has not changed since the step began.
+    fn listed(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Record> {
+        let path = self.tracees.path_of(fd)?;
+        let node = self.view.lookup(path.strip_prefix(b"/")?)?;
+        let entry = node.inode();
+        let time = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+        if (entry.mtime.secs, entry.mtime.nanos) != time {
+            return None;
+        }
+        Some(Record {
+            uid: entry.uid,
+            gid: entry.gid,
+            mode: stat.stx_mode.into(),
+            major: 0,
+            minor: 0,
+            held_uid: stat.stx_uid,
+            held_gid: stat.stx_gid,
+            held_mode: u32::from(stat.stx_mode) & 0o7777,
+        })
+    }
+
+    /// Records that an inode is meant to be `meta`.
+    pub(super) fn write(&mut self, fd: BorrowedFd<'_>, meta: Meta) -> Result<(), Errno> {
+        let stat = stat(fd)?;
+        let record = Record {
+            uid: meta.uid,
+            gid: meta.gid,
+            mode: meta.mode,
+            major: major(meta.device),
+            minor: minor(meta.device),
+            held_uid: stat.stx_uid,
+            held_gid: stat.stx_gid,
+            held_mode: u32::from(stat.stx_mode) & 0o7777,
+        };
+        if carries(FileType::from_raw_mode(stat.stx_mode.into())) {
+            let text = record.to_string();
+            let flags = XattrFlags::empty();
+            match rustix::fs::setxattr(own_name(fd), ATTRIBUTE, text.as_bytes(), flags) {
+                // A file system without attributes.
+                Err(Errno::OPNOTSUPP) => {}
+                result => return result,
+            }
+        }
+        self.records.insert(inode(&stat), record);
+        Ok(())
+    }
+}

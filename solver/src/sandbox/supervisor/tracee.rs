@@ -1,0 +1,271 @@
+//! The supervised processes: their memory, their descriptors, their paths.
+//!
+//! The supervisor's thread has the step's root as its own root, so that the kernel resolves paths
+//! for it as for the step, links included; its working directory is its own list of descriptors in
+//! the worker's `/proc`, through which inodes are reached that only have a path descriptor.
+
+use std::ffi::CString;
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+
+use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
+use nix::unistd::Pid;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::io::Errno;
+
+use super::calls::At;
+use super::{Stop, leave};
+use crate::sandbox::sys::Notification;
+
+/// Longest path that the kernel takes, with its end.
+const PATH_MAX: usize = 4096;
+
+/// Bytes of a page: what one read of memory must not cross, since the next may not be there.
+const PAGE: u64 = 4096;
+
+const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
+#[derive(Debug)]
+pub(super) struct Tracees {
+    /// `/proc` of the worker.
+    proc: OwnedFd,
+    /// `/proc/self/fd` of the worker.
+    own: OwnedFd,
+}
+
+impl Tracees {
+    /// In the worker's own root.
+    pub(super) fn new() -> Result<Self, Errno> {
+        let dir = PATH | OFlags::DIRECTORY;
+        let proc = rustix::fs::open("/proc", dir, Mode::empty())?;
+        let own = openat(&proc, "self/fd", dir, Mode::empty())?;
+        Ok(Self { proc, own })
+    }
+
+    /// Makes the root of `pid` the calling thread's.
+    pub(super) fn enter(&self, pid: i32) -> Result<(), Errno> {
+        let root = self.open(pid, "root")?;
+        rustix::process::fchdir(&root)?;
+        rustix::process::chroot(".")?;
+        rustix::process::fchdir(&self.own)
+    }
+
+    /// What a link in the `/proc` directory of `pid` leads to.
+    fn open(&self, pid: i32, link: &str) -> Result<OwnedFd, Errno> {
+        openat(&self.proc, format!("{pid}/{link}"), PATH, Mode::empty())
+    }
+
+    /// A small file in the `/proc` directory of `pid`.
+    fn read(&self, pid: i32, file: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = openat(&self.proc, format!("{pid}/{file}"), flags, Mode::empty()).ok()?;
+        let mut bytes = [0; PATH_MAX];
+        let length = rustix::io::read(&file, &mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    /// The bits that `pid` does not want in the modes of new files.
+    pub(super) fn umask(&self, pid: i32) -> u32 {
+        let status = self.read(pid, "status").unwrap_or_default();
+        let value = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+        value.and_then(|it| u32::from_str_radix(it.trim(), 8).ok()).unwrap_or(0o022)
+    }
+
+    /// The number of `pid` in its own pid namespace.
+    pub(super) fn own_number(&self, pid: i32) -> Option<i32> {
+        let status = self.read(pid, "status")?;
+        let value = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+        value.split_whitespace().last()?.parse().ok()
+    }
+
+    /// The path that leads to an inode from the current root.
+    pub(super) fn path_of(&self, fd: BorrowedFd<'_>) -> Option<Vec<u8>> {
+        let path = rustix::fs::readlinkat(&self.own, own_name(fd), Vec::new()).ok()?;
+        Some(path.into_bytes())
+    }
+
+    /// The inode that a call is about.
+    pub(super) fn target(&self, call: &Notification, at: At) -> Result<OwnedFd, Stop> {
+        match at {
+            At::Fd => self.descriptor(call.pid, call.args[0]),
+            At::Path { follow } => {
+                let path = path(call.pid, call.args[0])?;
+                self.resolve(call.pid, libc::AT_FDCWD, &path, follow)
+            }
+            At::Dir { flags } => {
+                let flags = flags.map_or(0, |index| int(call.args[index]));
+                let path = path(call.pid, call.args[1])?;
+                let dir = int(call.args[0]);
+                if path.is_empty() {
+                    if flags & libc::AT_EMPTY_PATH == 0 {
+                        return Err(Stop::Continue);
+                    }
+                    return self.base(call.pid, dir);
+                }
+                self.resolve(call.pid, dir, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)
+            }
+        }
+    }
+
+    fn descriptor(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
+        let fd = int(fd);
+        if fd < 0 {
+            return Err(Stop::Continue);
+        }
+        self.open(pid, &format!("fd/{fd}")).map_err(leave)
+    }
+
+    /// The directory that relative paths start from.
+    fn base(&self, pid: i32, dir: i32) -> Result<OwnedFd, Stop> {
+        if dir == libc::AT_FDCWD {
+            self.open(pid, "cwd").map_err(leave)
+        } else {
+            self.descriptor(pid, u64::from(dir.cast_unsigned()))
+        }
+    }
+
+    /// The inode at a path, as the step would find it. Magic links are not followed: they would
+    /// resolve with the supervisor's rights.
+    pub(super) fn resolve(
+        &self,
+        pid: i32,
+        dir: i32,
+        path: &[u8],
+        follow: bool,
+    ) -> Result<OwnedFd, Stop> {
+        let flags = if follow { PATH } else { PATH | OFlags::NOFOLLOW };
+        let magic = ResolveFlags::NO_MAGICLINKS;
+        if path.starts_with(b"/") {
+            return openat2(CWD, path, flags, Mode::empty(), magic).map_err(leave);
+        }
+        let base = self.base(pid, dir)?;
+        openat2(&base, path, flags, Mode::empty(), magic).map_err(leave)
+    }
+
+    /// The directory in which a call makes something, and the name.
+    pub(super) fn parent(
+        &self,
+        call: &Notification,
+        (dir, path_index): (Option<usize>, usize),
+        may_end_in_slash: bool,
+    ) -> Result<(OwnedFd, Vec<u8>), Stop> {
+        let path = path(call.pid, call.args[path_index])?;
+        let dir = dir.map_or(libc::AT_FDCWD, |index| int(call.args[index]));
+        let (parent, name) = split(&path, may_end_in_slash).ok_or(Stop::Continue)?;
+        let parent = self.resolve(call.pid, dir, parent, true)?;
+        Ok((parent, name.to_vec()))
+    }
+}
+
+/// The name of a descriptor in the supervisor's working directory.
+pub(super) fn own_name(fd: BorrowedFd<'_>) -> String {
+    fd.as_raw_fd().to_string()
+}
+
+/// The low half of an argument, as the kernel takes an `int`.
+#[expect(clippy::cast_possible_truncation, reason = "the kernel does the same")]
+pub(super) const fn int(argument: u64) -> i32 {
+    argument as i32
+}
+
+/// The low half of an argument, as the kernel takes an id.
+pub(super) const fn id(argument: u64) -> u32 {
+    int(argument).cast_unsigned()
+}
+
+/// Directory and last component; none for what cannot be made.
+fn split(path: &[u8], may_end_in_slash: bool) -> Option<(&[u8], &[u8])> {
+    let mut path = path;
+    if may_end_in_slash {
+        while let [rest @ .., b'/'] = path {
+            path = rest;
+        }
+    }
+    let at = memchr::memrchr(b'/', path);
+    let (parent, name) = match at {
+        Some(0) => (&b"/"[..], &path[1..]),
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&b"."[..], path),
+    };
+    (!matches!(name, b"" | b"." | b"..")).then_some((parent, name))
+}
+
+/// A path in the memory of `pid`, without its end.
+pub(super) fn path(pid: i32, address: u64) -> Result<Vec<u8>, Stop> {
+    let mut path = Vec::new();
+    let mut at = address;
+    while path.len() < PATH_MAX {
+        let length = usize::try_from(PAGE - at % PAGE).map_err(leave)?.min(PATH_MAX - path.len());
+        let mut page = [0; PATH_MAX];
+        let got = read_some(pid, at, &mut page[..length])?;
+        if let Some(end) = memchr::memchr(0, &page[..got]) {
+            path.extend_from_slice(&page[..end]);
+            return Ok(path);
+        }
+        path.extend_from_slice(&page[..got]);
+        at = at.checked_add(got as u64).ok_or(Stop::Continue)?;
+    }
+    Err(Stop::Continue)
+}
+
+/// The same for a call that takes C strings.
+pub(super) fn c_path(pid: i32, address: u64) -> Result<CString, Stop> {
+    CString::new(path(pid, address)?).map_err(leave)
+}
+
+/// Reads memory of `pid`.
+pub(super) fn read(pid: i32, address: u64, buffer: &mut [u8]) -> Result<(), Stop> {
+    let wanted = buffer.len();
+    if read_some(pid, address, buffer)? == wanted { Ok(()) } else { Err(Stop::Continue) }
+}
+
+fn read_some(pid: i32, address: u64, buffer: &mut [u8]) -> Result<usize, Stop> {
+    let base = usize::try_from(address).map_err(leave)?;
+    let remote = [RemoteIoVec { base, len: buffer.len() }];
+    let got = process_vm_readv(Pid::from_raw(pid), &mut [IoSliceMut::new(buffer)], &remote);
+    got.ok().filter(|&got| got > 0).ok_or(Stop::Continue)
+}
+
+/// Writes memory of `pid`.
+pub(super) fn write(pid: i32, address: u64, bytes: &[u8]) -> Result<(), Stop> {
+    let base = usize::try_from(address).map_err(leave)?;
+    let remote = [RemoteIoVec { base, len: bytes.len() }];
+    match process_vm_writev(Pid::from_raw(pid), &[IoSlice::new(bytes)], &remote) {
+        Ok(done) if done == bytes.len() => Ok(()),
+        Ok(_) | Err(nix::errno::Errno::EFAULT) => Err(Stop::Failed(Errno::FAULT)),
+        Err(_) => Err(Stop::Continue),
+    }
+}
+
+impl Tracees {
+    /// A socket of `pid`, as a descriptor of the caller.
+    pub(super) fn socket(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
+        let pid = rustix::process::Pid::from_raw(pid).ok_or(Stop::Continue)?;
+        let flags = rustix::process::PidfdFlags::empty();
+        let process = rustix::process::pidfd_open(pid, flags).map_err(leave)?;
+        let flags = rustix::process::PidfdGetfdFlags::empty();
+        rustix::process::pidfd_getfd(process.as_fd(), int(fd), flags).map_err(leave)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_split_as_the_kernel_does() {
+        let text = |path: &str, slash| {
+            let it = split(path.as_bytes(), slash)?;
+            Some(format!("{} {}", String::from_utf8_lossy(it.0), String::from_utf8_lossy(it.1)))
+        };
+        assert_eq!(text("/a", false).unwrap(), "/ a");
+        assert_eq!(text("a", false).unwrap(), ". a");
+        assert_eq!(text("/a/../b", false).unwrap(), "/a/.. b");
+        assert_eq!(text("a//b", false).unwrap(), "a/ b");
+        assert_eq!(text("a/b//", true).unwrap(), "a b");
+        for bad in ["", "/", "a/", ".", "a/.."] {
+            assert_eq!(text(bad, false), None, "{bad}");
+        }
+        assert_eq!(text("/", true), None);
+    }
+}
