@@ -164,7 +164,7 @@ fn inside() -> ExitCode {
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let options = Options { backend: Backend::Embedded, allow: Vec::new() };
-    let space = match runtime.block_on(Space::with_network(Snapshotter::Auto, options)) {
+    let space = match runtime.block_on(Space::with_network(Snapshotter::Auto, Rung::Userns, options)) {
         Ok(space) => space,
         Err(reason) => {
             println!("skipped: {reason}");

@@ -11,7 +11,7 @@ use std::io::{Read as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use rbuild_solver::worker::launch::Snapshotter;
+use rbuild_solver::worker::launch::{Rung, Snapshotter};
 use rbuild_solver::worker::proto::{ExecMount, FailureKind, MountSource, Network};
 use space::{Space, fresh_proc, mount};
 
@@ -20,27 +20,29 @@ fn main() -> ExitCode {
     if let Some(code) = rbuild_solver::worker::dispatch_hidden(&args) {
         return code;
     }
-    if let [_, hang, store, base] = &args[..]
+    if let [_, hang, store, base, rung] = &args[..]
         && hang == "hang"
     {
-        return run_forever(store.as_ref(), &base.to_string_lossy());
+        let rung = Rung::ALL.into_iter().find(|it| rung == it.name()).expect("a rung");
+        return run_forever(store.as_ref(), &base.to_string_lossy(), rung);
     }
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut code = ExitCode::SUCCESS;
-    for snapshotter in [Snapshotter::Overlay, Snapshotter::Plain] {
-        let space = match runtime.block_on(Space::new(snapshotter)) {
+    let drivers = [Snapshotter::Overlay, Snapshotter::Plain];
+    for (rung, snapshotter) in Rung::ALL.iter().flat_map(|&it| drivers.map(|driver| (it, driver))) {
+        let space = match runtime.block_on(Space::new(snapshotter, rung)) {
             Ok(space) => space,
             Err(reason) => {
-                println!("skipped ({snapshotter:?}): {reason}");
+                println!("skipped ({rung:?}, {snapshotter:?}): {reason}");
                 continue;
             }
         };
         for (name, case) in cases().into_iter().filter(|it| it.0.contains(&filter)) {
             match runtime.block_on(case(&space)) {
-                Ok(()) => println!("{name} ({snapshotter:?}): ok"),
+                Ok(()) => println!("{name} ({rung:?}, {snapshotter:?}): ok"),
                 Err(text) => {
-                    println!("{name} ({snapshotter:?}): FAILED: {text}");
+                    println!("{name} ({rung:?}, {snapshotter:?}): FAILED: {text}");
                     code = ExitCode::FAILURE;
                 }
             }
@@ -84,6 +86,10 @@ cases! {
     a_cancelled_step_ends,
     several_run_at_once,
     nothing_outlives_a_killed_build,
+    owners_are_what_the_step_made_them,
+    who_is_not_root_makes_what_is_not_roots,
+    ids_follow_the_process,
+    the_next_step_sees_the_owners,
 }
 
 #[track_caller]
@@ -124,7 +130,9 @@ async fn it_has_the_capabilities_of_docker(space: &Space) -> Outcome {
     let mut request = space.request(script);
     request.user = "app".into();
     let ran = space.ask(request).await?;
-    same(&ran.out, &format!("{none}\n{none}\n{none}\n{set}\n{none}\n0\n2\n"))
+    // Where ids are pretended, capabilities stay, and only reach what the step has anyway.
+    let left = if space.rung == Rung::UsernsSingle { set } else { none };
+    same(&ran.out, &format!("{none}\n{left}\n{left}\n{set}\n{none}\n0\n2\n"))
 }
 
 async fn it_cannot_mount_or_make_namespaces(space: &Space) -> Outcome {
@@ -326,6 +334,7 @@ async fn nothing_outlives_a_killed_build(space: &Space) -> Outcome {
         .arg("hang")
         .arg(space.path())
         .arg(&space.base.0)
+        .arg(space.rung.name())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .map_err(text)?;
@@ -340,11 +349,83 @@ async fn nothing_outlives_a_killed_build(space: &Space) -> Outcome {
     same(&rest, "")
 }
 
+async fn owners_are_what_the_step_made_them(space: &Space) -> Outcome {
+    let script = "umask 022; mkdir /o; cd /o; echo x > f; chown 5:6 f; chmod 4755 f; ln f hard; \
+        echo x > s; chmod 6755 s; chown 0:7 s; ln -s f l; chown -h 8:9 l; mkdir d; chown 3:4 d; \
+        chmod 2775 d; mkdir d/in; echo x > d/new; mkfifo p; chown 1:2 p; touch z; chown 9:9 z; \
+        chown 0:0 z; mv f g; stat -c '%n %u:%g %a' *";
+    let ran = space.run(script).await?;
+    let seen =
+        "d 3:4 2775\ng 5:6 4755\nhard 5:6 4755\nl 8:9 777\np 1:2 644\ns 0:7 755\nz 0:0 644\n";
+    same(&ran.out, seen)?;
+    let left = "o 0:0 755 dir\no/d 3:4 2775 dir\no/d/in 0:4 2755 dir\no/d/new 0:4 644 file 2\n\
+        o/g 5:6 4755 file 2\no/hard 0:0 0 hard link\no/l 8:9 777 link\no/p 1:2 644 fifo\n\
+        o/s 0:7 755 file 2\no/z 0:0 644 file 0\n";
+    let owners = space.owners(&ran)?.replace("o/hard 5:6 4755", "o/hard 0:0 0");
+    same(owners.trim_start_matches(" 0:0 755 dir\n"), left)?;
+    if space.rung == Rung::UsernsSingle {
+        let ran = space.run("cd /home; mknod c c 1 3; mknod b b 8 0; stat -c '%n %F' b c").await?;
+        same(&ran.out, "b block special file\nc character special file\n")?;
+        let owners = space.owners(&ran)?;
+        let owners = owners.trim_start_matches(" 0:0 755 dir\n");
+        same(owners, "home 0:0 755 dir\nhome/b 0:0 644 block 8 0\nhome/c 0:0 644 char 1 3\n")?;
+    }
+    Ok(())
+}
+
+async fn who_is_not_root_makes_what_is_not_roots(space: &Space) -> Outcome {
+    let script = "mkdir /tmp/d && echo x > /tmp/d/f && ln -s f /tmp/d/l && mkfifo /tmp/d/p; \
+        stat -c '%u:%g' /tmp/d /tmp/d/f; chown 5 /tmp/d/f 2>/dev/null || echo no; \
+        chown 1000:10 /tmp/d/f; chmod 640 /tmp/d/f; chmod 600 /etc/passwd 2>/dev/null || echo no; \
+        (echo y > /etc/new) 2>/dev/null || echo no; mkdir /etc/d 2>/dev/null || echo no; \
+        (echo y > /etc/passwd) 2>/dev/null || echo no; echo z >> /tmp/d/f; cat /tmp/d/f";
+    let mut request = space.request(script);
+    request.user = "app".into();
+    let ran = space.ask(request).await?;
+    same(&ran.out, "1000:1001\n1000:1001\nno\nno\nno\nno\nno\nx\nz\n")?;
+    let left = "tmp 0:0 1777 dir\ntmp/d 1000:1001 755 dir\ntmp/d/f 1000:10 640 file 4\n\
+        tmp/d/l 1000:1001 777 link\ntmp/d/p 1000:1001 644 fifo\n";
+    let owners = space.owners(&ran)?;
+    same(owners.trim_start_matches(" 0:0 755 dir\n"), left)
+}
+
+async fn ids_follow_the_process(space: &Space) -> Outcome {
+    // The one that asks last has lost its parent, and was adopted by a process of another user.
+    let script = "su app -c 'id -u; sh -c \"id -u; id -G\"; \
+        (sh -c \"while [ -e /tmp/wait ]; do :; done; id -u > /tmp/late\" &) ' ; id -u; \
+        rm -f /tmp/wait; while ! [ -s /tmp/late ]; do :; done; cat /tmp/late";
+    let script = format!("echo x > /tmp/wait; chmod 666 /tmp/wait; {script}");
+    same(&space.run(&script).await?.out, "1000\n1000\n1001 10\n0\n1000\n")
+}
+
+async fn the_next_step_sees_the_owners(space: &Space) -> Outcome {
+    let script =
+        "cd /home/app; echo x > f; ln -s f l; mkfifo p; chown -h 1000:1001 . f l p; chmod 400 f";
+    let ran = space.run(script).await?;
+    let layer = ran.exited.layers[0].layer.clone();
+    let mut request = space.request(
+        "cd /home/app; stat -c '%n %u:%g %a' . *; mv l m; chmod 600 f; stat -c '%n %u:%g %a' f m; \
+         echo y > new; stat -c %u new",
+    );
+    request.user = "app".into();
+    if let MountSource::Tree { chain, .. } = &mut request.mounts[0].source {
+        chain.push(layer);
+    }
+    let ran = space.ask(request).await?;
+    let seen = ". 1000:1001 755\nf 1000:1001 400\nl 1000:1001 777\np 1000:1001 644\n\
+        f 1000:1001 600\nm 1000:1001 777\n1000\n";
+    same(&ran.out, seen)?;
+    let owners = space.owners(&ran)?;
+    let left = "home 0:0 755 dir\nhome/app 1000:1001 755 dir\nhome/app/f 1000:1001 600 file 2\n\
+        home/app/l 0:0 0 gone\nhome/app/m 1000:1001 777 link\nhome/app/new 1000:1001 644 file 2\n";
+    same(owners.trim_start_matches(" 0:0 755 dir\n"), left)
+}
+
 /// The build that is killed: a step with processes that keep away from all signals they can.
-fn run_forever(store: &std::path::Path, base: &str) -> ExitCode {
+fn run_forever(store: &std::path::Path, base: &str, rung: Rung) -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let space = Space::again(store, base);
+        let space = Space::again(store, base, rung);
         let out = || {
             let own = std::os::fd::AsFd::as_fd(&std::io::stdout()).try_clone_to_owned();
             own.expect("a descriptor")

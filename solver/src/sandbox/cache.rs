@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
@@ -71,8 +72,10 @@ pub(super) fn open(
     let inner = temp.path().join("dir");
     if new.base.is_empty() {
         fs::create_dir(&inner).map_err(error)?;
-        std::os::unix::fs::chown(&inner, Some(new.uid), Some(new.gid)).map_err(error)?;
         fs::set_permissions(&inner, fs::Permissions::from_mode(new.mode)).map_err(error)?;
+        let handle = fs::File::open(&inner).map_err(error)?;
+        let given = crate::snapshot::owner::give(handle.as_fd(), new.uid, new.gid);
+        given.map_err(|errno| error(errno.into()))?;
     } else {
         let prepared = layers.prepare(new.base, Access::Read)?;
         let copied = tree_copy::copy(prepared.rootfs(), new.selector, &inner);

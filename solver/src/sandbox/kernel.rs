@@ -79,9 +79,9 @@ impl Linux {
         let file = rustix::fs::openat(&dir, name, flags, Mode::empty()).map_err(call("open(2)"))?;
         let mut file = std::fs::File::from(file);
         copy_all(source, &mut file).map_err(io_call("copying a secret"))?;
-        std::os::unix::fs::fchown(&file, Some(owner.0), Some(owner.1))
-            .map_err(io_call("chown(2) of a secret"))?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(call("chmod(2)"))
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).map_err(call("chmod(2)"))?;
+        crate::snapshot::owner::give(file.as_fd(), owner.0, owner.1)
+            .map_err(call("chown(2) of a secret"))
     }
 
     fn place(&mut self, slot: Slot, at: &str, how: (Restrict, Litter)) -> Result<(), KernelError> {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::thread::UnshareFlags;
 
@@ -131,11 +131,17 @@ pub fn run(
     killer: &Killer,
     view: &View,
 ) -> Result<Outcome, RunError> {
+    let (tell, told) = mpsc::channel::<OwnedFd>();
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
-            .spawn_scoped(scope, || run_here(program, plan, fds, killer))
+            .spawn_scoped(scope, move || run_here(program, plan, fds, killer, &tell))
             .map_err(RunError::Start)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        // Until the step's thread has ended. Without a supervisor the step cannot start, and says so.
+        let supervisors: Vec<_> =
+            told.iter().map_while(|it| supervisor::start(it, view.clone()).ok()).collect();
+        let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let records = supervisors.into_iter().flat_map(Running::join).collect();
+        Ok(Outcome { records, ..outcome? })
     })
 }
 
@@ -144,15 +150,12 @@ fn run_here(
     plan: &Plan,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
+    listeners: &mpsc::Sender<OwnedFd>,
 ) -> Result<Outcome, RunError> {
     sys::unshare(UnshareFlags::NEWPID).map_err(RunError::Start)?;
     let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
     let mut child = spawn(program, theirs).map_err(RunError::Start)?;
-    let mut supervisor = None;
-    let mut outcome = converse(&mut child, &ours, plan, fds, killer, &mut |listener| {
-        supervisor = Some(supervisor::start(listener, view.clone())?);
-        Ok(())
-    });
+    let outcome = converse(&mut child, &ours, plan, fds, killer, listeners);
     killer.disarm();
     drop(ours);
     if outcome.is_err() {
@@ -160,11 +163,6 @@ fn run_here(
         drop(child.kill());
     }
     drop(child.wait());
-    if let Some(records) = supervisor.map(Running::join)
-        && let Ok(outcome) = &mut outcome
-    {
-        outcome.records = records;
-    }
     outcome
 }
 
@@ -184,7 +182,7 @@ fn converse(
     plan: &Plan,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
-    supervise: &mut dyn FnMut(OwnedFd) -> io::Result<()>,
+    listeners: &mpsc::Sender<OwnedFd>,
 ) -> Result<Outcome, RunError> {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     let pid = pid.ok_or(RunError::Lost)?;
@@ -209,7 +207,8 @@ fn converse(
             Report::Ready { stubs: made } => stubs = made,
             Report::Listener => {
                 let listener = fds.into_iter().next().ok_or(RunError::Lost)?;
-                supervise(listener).map_err(RunError::Start)?;
+                // Nobody there: the step hears of it by the failure of its next call.
+                drop(listeners.send(listener));
             }
             Report::Unanswered => flattened = true,
             Report::NotStarted { code, text } => not_started = Some((code, text)),

@@ -3,9 +3,10 @@
 //! While a step runs only inodes are known; once it has ended, one walk finds their names.
 
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rbuild_store::entry::Kind;
+use rbuild_store::entry::{Entry, Kind};
 use rustix::fs::{FileType, Statx};
 
 use super::dir::{self, MAX_DEPTH};
@@ -32,7 +33,8 @@ impl LayerStore {
         prepared: &Prepared,
         records: &HashMap<Inode, Record>,
     ) -> Result<(), Error> {
-        if records.is_empty() {
+        let foreign = Foreign::of(&prepared.view);
+        if records.is_empty() && foreign.is_empty() {
             return Ok(());
         }
         let root = match &prepared.rootfs {
@@ -43,8 +45,8 @@ impl LayerStore {
         // An overlay shows its own device number.
         let by_number =
             records.iter().map(|((_, number, birth), record)| ((*number, *birth), *record));
-        let mut walk =
-            Walk { records: by_number.collect(), view: &prepared.view, found: Table::default() };
+        let (records, view, found) = (by_number.collect(), &prepared.view, Table::default());
+        let mut walk = Walk { records, view, foreign, found };
         walk.directory(open_path(root)?.as_fd(), b"", 0)?;
         if !walk.found.is_empty() {
             prepared.work.write("owners", &walk.found.to_bytes())?;
@@ -56,6 +58,7 @@ impl LayerStore {
 struct Walk<'a> {
     records: HashMap<(u64, i128), Record>,
     view: &'a View,
+    foreign: Foreign,
     found: Table,
 }
 
@@ -70,7 +73,9 @@ impl Walk<'_> {
             let birth = item.stat.stx_btime;
             let birth = i128::from(birth.tv_sec) * 1_000_000_000 + i128::from(birth.tv_nsec);
             let record = self.records.get(&(item.stat.stx_ino, birth)).copied();
-            if let Some(record) = record.or_else(|| self.copied_up(&path, &item.stat)) {
+            if let Some(record) =
+                record.or_else(|| self.copied_up(dir, &item.name, &path, &item.stat))
+            {
                 self.found.insert(&path, record);
             }
             if item.file_type() == FileType::Directory {
@@ -81,27 +86,103 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The record of a link or pipe that the step found, and has not changed but for its place on
-    /// disk.
-    fn copied_up(&self, path: &[u8], stat: &Statx) -> Option<Record> {
-        let file_type = FileType::from_raw_mode(stat.stx_mode.into());
-        if !matches!(file_type, FileType::Symlink | FileType::Fifo) {
+    /// The record of a link or pipe that the step found, and has not changed but for its place.
+    fn copied_up(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &[u8],
+        path: &[u8],
+        stat: &Statx,
+    ) -> Option<Record> {
+        let target = || rustix::fs::readlinkat(dir, name, Vec::new()).ok().map(CString::into_bytes);
+        let owner = self.foreign.owner(self.view, path, stat, &target)?;
+        Some(record(owner, stat))
+    }
+}
+
+/// A record of an inode that the host gives to the caller, and the image to `owner`.
+pub(crate) fn record(owner: (u32, u32), stat: &Statx) -> Record {
+    Record {
+        uid: owner.0,
+        gid: owner.1,
+        mode: stat.stx_mode.into(),
+        major: 0,
+        minor: 0,
+        held_uid: stat.stx_uid,
+        held_gid: stat.stx_gid,
+        held_mode: u32::from(stat.stx_mode) & 0o7777,
+    }
+}
+
+/// Owners of the links and pipes of a tree, where some are not root's: on disk nothing tells.
+#[derive(Debug, Default)]
+pub(crate) struct Foreign {
+    /// By target (empty for a pipe) and time; none where there are several owners.
+    by_content: HashMap<(Vec<u8>, i64, u32), Option<(u32, u32)>>,
+}
+
+impl Foreign {
+    /// Those of `view`.
+    pub(crate) fn of(view: &View) -> Self {
+        let entries = || {
+            let all = view.layers().iter().flat_map(|layer| layer.entries());
+            all.filter(|it| matches!(it.kind, Kind::Symlink { .. } | Kind::Fifo))
+        };
+        let mut found = Self::default();
+        if entries().all(|it| (it.uid, it.gid) == (0, 0)) {
+            return found;
+        }
+        for entry in entries() {
+            let owner = (entry.uid, entry.gid);
+            let key = (content(entry).to_vec(), entry.mtime.secs, entry.mtime.nanos);
+            let known = found.by_content.entry(key).or_insert(Some(owner));
+            if *known != Some(owner) {
+                *known = None;
+            }
+        }
+        found
+    }
+
+    /// Whether all of them are root's.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.by_content.is_empty()
+    }
+
+    /// The owner of a link or pipe that was in the tree, here or, if that is certain, elsewhere.
+    pub(crate) fn owner(
+        &self,
+        view: &View,
+        path: &[u8],
+        stat: &Statx,
+        target: &dyn Fn() -> Option<Vec<u8>>,
+    ) -> Option<(u32, u32)> {
+        if self.is_empty() {
             return None;
         }
-        let node = self.view.lookup(path)?;
-        let entry = node.inode();
-        let is_same = matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo)
-            && (entry.mtime.secs, entry.mtime.nanos)
-                == (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-        is_same.then(|| Record {
-            uid: entry.uid,
-            gid: entry.gid,
-            mode: stat.stx_mode.into(),
-            major: 0,
-            minor: 0,
-            held_uid: stat.stx_uid,
-            held_gid: stat.stx_gid,
-            held_mode: u32::from(stat.stx_mode) & 0o7777,
-        })
+        let target = match FileType::from_raw_mode(stat.stx_mode.into()) {
+            FileType::Symlink => target()?,
+            FileType::Fifo => Vec::new(),
+            FileType::RegularFile
+            | FileType::Directory
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => return None,
+        };
+        let time = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
+        if let Some(node) = view.lookup(path)
+            && let entry = node.inode()
+            && matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo)
+            && (entry.mtime.secs, entry.mtime.nanos) == time
+            && content(entry) == target
+        {
+            return Some((entry.uid, entry.gid));
+        }
+        *self.by_content.get(&(target, time.0, time.1))?
     }
+}
+
+/// What tells one link from another.
+fn content(entry: &Entry) -> &[u8] {
+    if let Kind::Symlink { target } = &entry.kind { target } else { b"" }
 }

@@ -42,7 +42,7 @@ mod error;
 mod export;
 mod files;
 mod grow;
-mod inodes;
+pub(crate) mod inodes;
 mod links;
 mod merged;
 mod overlay;

@@ -11,9 +11,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::fd::BorrowedFd;
 
 use rbuild_store::entry::{Entry, Kind};
-use rustix::fs::{FileType, Statx, major, makedev, minor};
+use rustix::fs::{FileType, Gid, Statx, Uid, XattrFlags, major, makedev, minor};
+use rustix::io::Errno;
 
 /// Name of the extended attribute.
 pub const ATTRIBUTE: &str = "user.rbuild.owner";
@@ -98,6 +100,33 @@ impl Record {
             held_mode: u32::from_str_radix(parts.next()?, 8).ok()?,
         };
         parts.next().is_none().then_some(record)
+    }
+}
+
+/// Gives an open file or directory an owner: for real, or where there is only one id, by a record.
+/// To be called after its mode is set.
+pub(crate) fn give(file: BorrowedFd<'_>, uid: u32, gid: u32) -> rustix::io::Result<()> {
+    let (user, group) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    match rustix::fs::fchown(file, Some(user), Some(group)) {
+        Err(Errno::INVAL | Errno::PERM) => {}
+        result => return result,
+    }
+    let stat = rustix::fs::fstat(file)?;
+    let record = Record {
+        uid,
+        gid,
+        mode: stat.st_mode,
+        major: 0,
+        minor: 0,
+        held_uid: stat.st_uid,
+        held_gid: stat.st_gid,
+        held_mode: stat.st_mode & 0o7777,
+    };
+    let text = record.to_string();
+    match rustix::fs::fsetxattr(file, ATTRIBUTE, text.as_bytes(), XattrFlags::empty()) {
+        // It stays the caller's, who is the only one there is.
+        Err(Errno::OPNOTSUPP) => Ok(()),
+        result => result,
     }
 }
 

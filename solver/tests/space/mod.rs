@@ -10,16 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rbuild_solver::sandbox::network::Options;
 use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
 use rbuild_solver::worker::client::{Exited, Worker};
-use rbuild_solver::worker::launch::Snapshotter;
+use rbuild_solver::worker::launch::{Rung, Setup, Snapshotter, Wanted};
 use rbuild_solver::worker::proto::{
     ExecMount, ExecRequest, Failure, LayerId, MountSource, Network,
 };
 use rbuild_store::digest::{DiffId, Digest};
+use rbuild_store::entry::{Entry, Kind};
 use tar::EntryType::{Directory, Regular, Symlink};
 
 pub(crate) struct Space {
     pub(crate) worker: Worker,
     pub(crate) base: LayerId,
+    pub(crate) rung: Rung,
     path: PathBuf,
     _dir: Option<tempfile::TempDir>,
     next: AtomicU64,
@@ -36,12 +38,13 @@ pub(crate) fn mount(dest: &str, source: MountSource) -> ExecMount {
 }
 
 impl Space {
-    pub(crate) async fn new(snapshotter: Snapshotter) -> Result<Self, String> {
-        Self::with_network(snapshotter, Options::default()).await
+    pub(crate) async fn new(snapshotter: Snapshotter, rung: Rung) -> Result<Self, String> {
+        Self::with_network(snapshotter, rung, Options::default()).await
     }
 
     pub(crate) async fn with_network(
         snapshotter: Snapshotter,
+        rung: Rung,
         network: Options,
     ) -> Result<Self, String> {
         let found = ["/bin/busybox", "/usr/bin/busybox"].map(Path::new);
@@ -50,11 +53,9 @@ impl Space {
         let text = |error: std::io::Error| error.to_string();
         let dir = tempfile::tempdir().map_err(text)?;
         drop(rbuild_store::local::Store::open(dir.path()).map_err(|error| error.to_string())?);
-        let worker = Worker::with_network(dir.path(), snapshotter, network);
-        let isolation = worker.isolation().await.map_err(|it| it.text)?;
-        if isolation.rung == "none" {
-            return Err(isolation.why);
-        }
+        let (store, isolation) = (dir.path().to_owned(), Wanted::Only(rung));
+        let worker = Worker::with(Setup { store, snapshotter, network, isolation });
+        worker.isolation().await.map_err(|it| it.text)?;
         let tar = image(busybox).map_err(text)?;
         let diff_id = DiffId(Digest::of(&tar));
         let base = LayerId(diff_id.0.hex());
@@ -63,14 +64,19 @@ impl Space {
         worker.unpack(base.clone(), reader.into(), diff_id).await.map_err(|it| it.text)?;
         writing.join().map_err(|_| "a panic")?.map_err(text)?;
         let (path, next) = (dir.path().to_owned(), AtomicU64::new(1));
-        Ok(Self { worker, base, path, _dir: Some(dir), next })
+        Ok(Self { worker, base, rung, path, _dir: Some(dir), next })
     }
 
     /// The space of another process, with a worker of one's own.
-    pub(crate) fn again(store: &Path, base: &str) -> Self {
-        let worker = Worker::new(store, Snapshotter::Auto);
+    pub(crate) fn again(store: &Path, base: &str, rung: Rung) -> Self {
+        let worker = Worker::with(Setup {
+            store: store.to_owned(),
+            snapshotter: Snapshotter::Auto,
+            network: Options::default(),
+            isolation: Wanted::Only(rung),
+        });
         let (path, next) = (store.to_owned(), AtomicU64::new(1 << 32));
-        Self { worker, base: LayerId(base.to_owned()), path, _dir: None, next }
+        Self { worker, base: LayerId(base.to_owned()), rung, path, _dir: None, next }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -141,6 +147,30 @@ impl Space {
         }
     }
 
+    /// Owners and modes of what a step left.
+    pub(crate) fn owners(&self, ran: &Ran) -> Result<String, String> {
+        let plain = (MapKey::none(), Ownership::Recorded, Driver::Plain);
+        let layers = LayerStore::open(self.path(), plain.0, plain.1, plain.2);
+        let layers = layers.map_err(|error| error.to_string())?;
+        let committed = ran.exited.layers.first().ok_or("nothing was committed")?;
+        let listing = layers.listing(&committed.layer).map_err(|error| error.to_string())?;
+        let line = |entry: &Entry| {
+            let kind = match entry.kind {
+                Kind::File { size, .. } => format!("file {size}"),
+                Kind::Dir { .. } => "dir".to_owned(),
+                Kind::Symlink { .. } => "link".to_owned(),
+                Kind::Hardlink { .. } => "hard link".to_owned(),
+                Kind::Char { major, minor } => format!("char {major} {minor}"),
+                Kind::Block { major, minor } => format!("block {major} {minor}"),
+                Kind::Fifo => "fifo".to_owned(),
+                Kind::Whiteout => "gone".to_owned(),
+            };
+            let path = String::from_utf8_lossy(&entry.path).into_owned();
+            format!("{path} {}:{} {:o} {kind}\n", entry.uid, entry.gid, entry.mode)
+        };
+        Ok(listing.entries().iter().map(line).collect())
+    }
+
     /// Paths of the layer that a step left.
     pub(crate) fn left(&self, ran: &Ran) -> Result<String, String> {
         let plain = (MapKey::none(), Ownership::Recorded, Driver::Plain);
@@ -182,7 +212,8 @@ fn image(busybox: &Path) -> std::io::Result<Vec<u8>> {
     add("tmp/", Directory, 0o1777, None, b"")?;
     add("bin/busybox", Regular, 0o755, None, &std::fs::read(busybox)?)?;
     let applets = "sh cat ls id env echo grep chown mount unshare sleep hostname readlink stat head \
-                   touch rm mkdir wc cut true kill pwd ip nc sort find ln chmod dd";
+                   touch rm mkdir wc cut true kill pwd ip nc sort find ln chmod dd cp mv mknod mkfifo su \
+                   setpriv chroot test tar";
     for applet in applets.split_whitespace() {
         add(&format!("bin/{applet}"), Symlink, 0o777, Some("busybox"), b"")?;
     }

@@ -151,8 +151,8 @@ const UNKNOWN: u32 = SUCCEED | libc::ENOSYS as u32;
 /// Changes of owners and ids in the 32-bit interfaces of both machines, whose numbers are the same
 /// but for fchownat(2). They succeed without doing anything.
 const NARROW: [u32; 22] = [
-    16, 23, 46, 70, 71, 81, 95, 138, 139, 164, 170, 182, 198, 203, 204, 206, 207, 208, 210, 212, 213,
-    214,
+    16, 23, 46, 70, 71, 81, 95, 138, 139, 164, 170, 182, 198, 203, 204, 206, 207, 208, 210, 212,
+    213, 214,
 ];
 
 /// Offsets in the kernel's `struct seccomp_data`.
@@ -175,7 +175,8 @@ pub(in super::super) fn filter() -> Vec<Instruction> {
             body.extend([load(arg(index)), jump(0x45, CREATES, 0, 1), ret(NOTIFY), ret(ALLOW)]);
         }
         Call::PeerIds => {
-            let (level, name) = (libc::SOL_SOCKET.cast_unsigned(), libc::SO_PEERCRED.cast_unsigned());
+            let (level, name) =
+                (libc::SOL_SOCKET.cast_unsigned(), libc::SO_PEERCRED.cast_unsigned());
             body.extend([load(arg(1)), jump(0x15, level, 0, 3)]);
             body.extend([load(arg(2)), jump(0x15, name, 0, 1), ret(NOTIFY), ret(ALLOW)]);
         }

@@ -97,13 +97,7 @@ impl Supervisor {
     }
 
     /// Stops if there is such a file: the kernel opens it, unless the process may not write to it.
-    fn existing(
-        &self,
-        pid: i32,
-        parent: &OwnedFd,
-        name: &[u8],
-        flags: OFlags,
-    ) -> Result<(), Stop> {
+    fn existing(&self, pid: i32, parent: &OwnedFd, name: &[u8], flags: OFlags) -> Result<(), Stop> {
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let Ok(there) = openat(parent, name, path, Mode::empty()) else {
             return Ok(());
@@ -150,8 +144,7 @@ impl Supervisor {
     ) -> Outcome {
         self.adopt(file.as_fd(), heir)?;
         let close = flags.contains(OFlags::CLOEXEC);
-        let sent =
-            sys::answer_with_descriptor(self.listener.as_fd(), call.id, file.as_fd(), close);
+        let sent = sys::answer_with_descriptor(self.listener.as_fd(), call.id, file.as_fd(), close);
         match sent {
             Ok(()) => Ok(Reply::Sent),
             Err(error) => Err(Stop::Failed(Errno::from_io_error(&error).unwrap_or(Errno::IO))),

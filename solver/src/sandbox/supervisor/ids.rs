@@ -77,7 +77,11 @@ impl Roles {
 
     /// setfsuid(2), setfsgid(2): never fails, and tells the old one.
     fn set_files(self, id: u32, privileged: bool) -> Self {
-        if privileged || self.has(id) || id == self.files { Self { files: id, ..self } } else { self }
+        if privileged || self.has(id) || id == self.files {
+            Self { files: id, ..self }
+        } else {
+            self
+        }
     }
 }
 

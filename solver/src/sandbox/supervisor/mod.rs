@@ -44,6 +44,7 @@ use self::calls::Call;
 use self::people::People;
 use self::tracee::Tracees;
 use super::sys::{self, Notification, Response};
+use crate::snapshot::inodes::Foreign;
 use crate::snapshot::owner::Record;
 use crate::tree::view::View;
 
@@ -120,8 +121,7 @@ struct Supervisor {
     people: People,
     records: Records,
     view: View,
-    /// Whether a link or pipe of the tree that the step started from is not root's.
-    foreign_links: bool,
+    foreign: Foreign,
     calls: HashMap<i64, Call>,
     /// Whether a call was received.
     started: bool,
@@ -136,14 +136,14 @@ impl Supervisor {
         sys::unshare(UnshareFlags::FS)?;
         rustix::process::umask(Mode::empty());
         sys::wake_up_here(listener.as_fd());
-        let foreign_links = record::has_foreign_links(&view);
+        let foreign = Foreign::of(&view);
         Ok(Self {
             listener,
             tracees,
             people: People::new(),
             records: Records::new(),
             view,
-            foreign_links,
+            foreign,
             calls: calls::native().into_iter().collect(),
             started: false,
             several_roots: false,
@@ -200,7 +200,8 @@ impl Supervisor {
             Call::Owner { at, ids } => self.change_owner(call, at, ids),
             Call::Mode { at, mode } => self.change_mode(call, at, mode),
             Call::Open { dir, path, flags, mode } => {
-                let creat = u64::from((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned());
+                let creat =
+                    u64::from((libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC).cast_unsigned());
                 let flags = flags.map_or(creat, |index| call.args[index]);
                 self.open(call, (dir, path), flags, call.args[mode])
             }

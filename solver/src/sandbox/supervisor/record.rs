@@ -2,33 +2,22 @@
 
 use std::os::fd::BorrowedFd;
 
-use rbuild_store::entry::{Entry, Kind};
 use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, XattrFlags, major, makedev, minor};
 use rustix::io::Errno;
 
 use super::tracee::own_name;
 use super::{Inode, Supervisor};
+use crate::snapshot::inodes;
 use crate::snapshot::owner::{ATTRIBUTE, Meta, Record};
-use crate::tree::view::View;
 
 /// Longest record on disk.
 const MAX_BYTES: usize = 128;
 
 /// An inode as the step is to see it.
 pub(super) struct Seen {
-    /// On disk.
-    pub(super) stat: Statx,
     pub(super) record: Option<Record>,
     /// As intended.
     pub(super) meta: Meta,
-}
-
-/// Whether a tree has a link or pipe that is not root's: on disk nothing tells.
-pub(super) fn has_foreign_links(view: &View) -> bool {
-    let foreign = |entry: &Entry| {
-        matches!(entry.kind, Kind::Symlink { .. } | Kind::Fifo) && (entry.uid, entry.gid) != (0, 0)
-    };
-    view.layers().iter().any(|layer| layer.entries().iter().any(foreign))
 }
 
 /// The inode on disk.
@@ -40,7 +29,8 @@ pub(super) fn stat(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
 /// What tells an inode from all others.
 pub(super) fn inode(stat: &Statx) -> Inode {
     let device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
-    let birth = i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
+    let birth =
+        i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec);
     (device, stat.stx_ino, birth)
 }
 
@@ -55,7 +45,7 @@ impl Supervisor {
         let stat = stat(fd)?;
         let record = self.record(fd, &stat);
         let meta = Meta::intended(&stat, record, Some((0, 0)));
-        Ok(Seen { stat, record, meta })
+        Ok(Seen { record, meta })
     }
 
     fn record(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Record> {
@@ -71,28 +61,17 @@ impl Supervisor {
         {
             return Some(*record);
         }
-        if self.foreign_links && !carries(file_type) { self.listed(fd, stat) } else { None }
+        if !self.foreign.is_empty() && !carries(file_type) { self.listed(fd, stat) } else { None }
     }
 
     /// What the listing says about a link or pipe that has not changed since the step began.
     fn listed(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Record> {
         let path = self.tracees.path_of(fd)?;
-        let node = self.view.lookup(path.strip_prefix(b"/")?)?;
-        let entry = node.inode();
-        let time = (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec);
-        if (entry.mtime.secs, entry.mtime.nanos) != time {
-            return None;
-        }
-        Some(Record {
-            uid: entry.uid,
-            gid: entry.gid,
-            mode: stat.stx_mode.into(),
-            major: 0,
-            minor: 0,
-            held_uid: stat.stx_uid,
-            held_gid: stat.stx_gid,
-            held_mode: u32::from(stat.stx_mode) & 0o7777,
-        })
+        let path = path.strip_prefix(b"/").unwrap_or_default();
+        let target =
+            || rustix::fs::readlinkat(fd, "", Vec::new()).ok().map(std::ffi::CString::into_bytes);
+        let owner = self.foreign.owner(&self.view, path, stat, &target)?;
+        Some(inodes::record(owner, stat))
     }
 
     /// Records that an inode is meant to be `meta`.
