@@ -13,7 +13,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rbuild_solver::sandbox::network::{Backend, Options};
-use rbuild_solver::worker::launch::Snapshotter;
+use rbuild_solver::worker::launch::{Rung, Snapshotter};
 use rbuild_solver::worker::proto::{ExitStatus, Network};
 use space::Space;
 
@@ -164,7 +164,8 @@ fn inside() -> ExitCode {
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let options = Options { backend: Backend::Embedded, allow: Vec::new() };
-    let space = match runtime.block_on(Space::with_network(Snapshotter::Auto, Rung::Userns, options)) {
+    let found = runtime.block_on(Space::with_network(Snapshotter::Auto, Rung::Userns, options));
+    let space = match found {
         Ok(space) => space,
         Err(reason) => {
             println!("skipped: {reason}");
