@@ -3,8 +3,8 @@
 //! A process that is killed at any instant leaves either nothing, or unfinished files below
 //! `tmp/`, which the next run sweeps. What a *power failure* can do is decided per file:
 //!
-//! - the version file is synced before and after its rename ([`Durability::Power`]);
-//! - blobs are not ([`Durability::Process`]): syncing gigabytes would cost more than making them
+//! - nothing that can be made again is synced ([`Durability::Process`]): an empty version file is
+//!   one of a store that was new, and syncing gigabytes of blobs would cost more than making them
 //!   again. A blob that lost its end has the wrong size and counts as missing
 //!   ([`crate::blobs::Blobs::open`]); documents are hashed again whenever they are read;
 //! - the database syncs itself.

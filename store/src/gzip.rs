@@ -18,13 +18,13 @@ use std::thread::{self, JoinHandle};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
 /// Bytes of input that are deflated at a time.
-const BLOCK_BYTES: usize = 256 << 10;
+const BLOCK_BYTES: usize = 512 << 10;
 
 /// Bytes that deflate can look back.
 const DICTIONARY_BYTES: usize = 32 << 10;
 
-/// Blocks under way per thread: one in work, one waiting, one to be fetched.
-const BLOCKS_PER_THREAD: usize = 3;
+/// Blocks under way per thread: one in work, one waiting or to be fetched.
+const BLOCKS_PER_THREAD: usize = 2;
 
 /// No name, no time, no flags; the operating system is unknown (255), so that it tells nothing.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];

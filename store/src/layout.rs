@@ -59,6 +59,8 @@ impl Layout {
         let layout = Self::new(root);
         let path = layout.version();
         match fs::read(&path) {
+            // A power failure right after the store was made.
+            Ok(bytes) if bytes.is_empty() => layout.write_version()?,
             Ok(bytes) => layout.check_version(&bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => layout.create_or_find()?,
             Err(source) => return Err(StoreError::io("read", &path)(source)),
@@ -100,10 +102,14 @@ impl Layout {
         for dir in self.directories() {
             fs::create_dir_all(&dir).map_err(StoreError::io("create the directory", &dir))?;
         }
+        self.write_version()
+    }
+
+    fn write_version(&self) -> Result<()> {
         let temp = self.root.join(format!("{NEW_VERSION}{}", std::process::id()));
         let text = format!("{FORMAT}\n");
         fs::write(&temp, text).map_err(StoreError::io("write", &temp))?;
-        durable::publish(&temp, &self.version(), Durability::Power)
+        durable::publish(&temp, &self.version(), Durability::Process)
     }
 
     /// Whether the root is missing, empty, or holds only what `create` makes before the version
@@ -293,6 +299,16 @@ mod tests {
         fs::create_dir(dir.path().join("layers")).expect("mkdir");
         fs::write(dir.path().join("version.new-1"), "").expect("write");
         Layout::open_or_create(dir.path()).expect("creates");
+    }
+
+    #[test]
+    fn an_empty_version_file_is_written_anew() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let layout = Layout::open_or_create(dir.path()).expect("creates");
+        fs::write(layout.version(), "").expect("write");
+        fs::write(layout.database(), "").expect("write");
+        Layout::open_or_create(dir.path()).expect("opens");
+        assert_eq!(fs::read_to_string(layout.version()).expect("version"), "1\n");
     }
 
     #[test]

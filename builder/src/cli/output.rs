@@ -3,14 +3,10 @@
 use std::path::PathBuf;
 
 use rbuild_solver::worker::proto::Compression;
+use rbuild_store::compress::{GZIP_LEVEL, ZSTD_LEVEL};
 
 use super::spec;
 use crate::report::Failure;
-
-/// Level of gzip where none is given.
-pub const DEFAULT_GZIP_LEVEL: u32 = 6;
-/// Level of Zstandard where none is given.
-pub const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// One destination.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -86,7 +82,7 @@ impl Default for ImageOptions {
     fn default() -> Self {
         Self {
             names: Vec::new(),
-            compression: Compression::Gzip(DEFAULT_GZIP_LEVEL),
+            compression: Compression::Gzip(GZIP_LEVEL),
             force_compression: false,
             oci_mediatypes: None,
             rewrite_timestamp: false,
@@ -246,10 +242,10 @@ impl Reader {
             }),
         };
         match self.compression.as_deref() {
-            None | Some("gzip") => Ok(Compression::Gzip(
-                level(DEFAULT_GZIP_LEVEL.cast_signed(), 0..=9)?.cast_unsigned(),
-            )),
-            Some("zstd") => Ok(Compression::Zstd(level(DEFAULT_ZSTD_LEVEL, 1..=22)?)),
+            None | Some("gzip") => {
+                Ok(Compression::Gzip(level(GZIP_LEVEL.cast_signed(), 0..=9)?.cast_unsigned()))
+            }
+            Some("zstd") => Ok(Compression::Zstd(level(ZSTD_LEVEL, 1..=22)?)),
             Some("uncompressed") => Ok(Compression::None),
             Some("estargz") => Err(Failure::usage(
                 "--output: compression=estargz is not supported: use gzip or zstd",

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Result, StoreError};
@@ -23,6 +24,11 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// A time of last use is written anew only when it is older than this many seconds: a fully cached
 /// build writes nothing.
 pub const TOUCH_SECONDS: i64 = 3600;
+
+/// A write-ahead log of this many bytes is merged into the database when a process is done with
+/// it. That syncs twice, so a smaller one is left to the next process, which reads it in a
+/// millisecond.
+const MERGE_LOG_BYTES: u64 = 1 << 20;
 
 /// Schema 1.
 const CREATE: &str = "
@@ -70,7 +76,18 @@ PRAGMA user_version = 1;
 /// An open database. The look-ups and changes are in `db/*.rs`, by table.
 pub struct Db {
     connection: Mutex<Connection>,
+    path: PathBuf,
     set_aside: Option<PathBuf>,
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        let log = helper(&self.path, "-wal").metadata();
+        if log.is_ok_and(|it| it.len() >= MERGE_LOG_BYTES) {
+            // Whoever comes next tries again.
+            drop(self.connection().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
+        }
+    }
 }
 
 impl fmt::Debug for Db {
@@ -88,11 +105,14 @@ impl Db {
     /// It was written by a newer rbuild, or the file system refuses.
     pub fn open(path: &Path) -> Result<Self> {
         match connect(path) {
-            Ok(connection) => Ok(Self { connection: Mutex::new(connection), set_aside: None }),
+            Ok(connection) => {
+                let (connection, path) = (Mutex::new(connection), path.to_owned());
+                Ok(Self { connection, path, set_aside: None })
+            }
             Err(StoreError::Db { source, .. }) if is_broken(&source) => {
                 let aside = set_aside(path)?;
                 let connection = Mutex::new(connect(path)?);
-                Ok(Self { connection, set_aside: Some(aside) })
+                Ok(Self { connection, path: path.to_owned(), set_aside: Some(aside) })
             }
             Err(error) => Err(error),
         }
@@ -147,6 +167,9 @@ fn connect(path: &Path) -> Result<Connection> {
     let mut connection =
         Connection::open_with_flags(path, flags).map_err(StoreError::db("open"))?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(StoreError::db("open"))?;
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(StoreError::db("open"))?;
     let version = schema(&connection).map_err(StoreError::db("open"))?;
     if version != SCHEMA {
         upgrade(&mut connection, path)?;
@@ -166,6 +189,9 @@ fn schema(connection: &Connection) -> rusqlite::Result<u32> {
 /// process may have been quicker.
 fn upgrade(connection: &mut Connection, path: &Path) -> Result<()> {
     let action = "upgrade";
+    // An empty database is worth no sync: what a power failure leaves of it is empty again, or
+    // broken and set aside. What is in the log is checked when it is read.
+    connection.execute_batch("PRAGMA synchronous = OFF").map_err(StoreError::db(action))?;
     // Kept by the file. Where shared memory is impossible (network file systems) SQLite stays with
     // its rollback journal, which is correct, too.
     connection
@@ -194,18 +220,20 @@ fn is_broken(error: &rusqlite::Error) -> bool {
 
 /// Renames the database and its helpers.
 fn set_aside(path: &Path) -> Result<PathBuf> {
-    let name = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
     for suffix in ["-wal", "-shm"] {
         // Often not there; of no use without the database.
-        drop(std::fs::remove_file(name(suffix)));
+        drop(std::fs::remove_file(helper(path, suffix)));
     }
-    let aside = name(".broken");
+    let aside = helper(path, ".broken");
     std::fs::rename(path, &aside).map_err(StoreError::io("rename", path))?;
     Ok(aside)
+}
+
+/// A file beside the database.
+fn helper(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 mod cache;
