@@ -167,12 +167,13 @@ impl Steps {
         let (root, root_readonly) = root.ok_or_else(|| bug("a step without a root"))?;
         let own_network = network.is_own();
         let given = request.resolv_conf.as_deref().or_else(|| network.resolv_conf());
-        let resolv_conf = given.map(str::to_owned).unwrap_or_else(|| {
+        let of_the_host = || {
             let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
             let elsewhere =
                 if own_network { files::Loopback::Elsewhere } else { files::Loopback::Reachable };
             files::resolv_conf(&host, elsewhere)
-        });
+        };
+        let resolv_conf = given.map_or_else(of_the_host, str::to_owned);
         Ok(Layout {
             root,
             root_readonly,

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
@@ -69,7 +69,7 @@ impl Namespace {
         let handle = enter()?;
         let own: &[IpAddr] = &[IpAddr::V4(OWN_V4), IpAddr::V6(OWN_V6)];
         let own = if ipv6 { own } else { &own[..1] };
-        configure(routes::everything_to_loopback(own)).map_err(failed("rtnetlink"))?;
+        configure(&routes::everything_to_loopback(own)).map_err(failed("rtnetlink"))?;
         let four = Sockets::new(Ipv4Addr::LOCALHOST.into())?;
         let six = if ipv6 { Some(Sockets::new(Ipv6Addr::LOCALHOST.into())?) } else { None };
         let (own_v4, own_v6) = (OWN_V4.octets(), OWN_V6.octets());
@@ -117,7 +117,7 @@ pub(super) fn bare() -> Result<OwnedFd, NamespaceError> {
 ///
 /// What is refused.
 pub(super) fn prohibit(handle: &OwnedFd, all: &[(IpAddr, u8)]) -> Result<(), NamespaceError> {
-    inside(handle, || configure(routes::prohibit(all)).map_err(failed("rtnetlink")))
+    inside(handle, || configure(&routes::prohibit(all)).map_err(failed("rtnetlink")))
 }
 
 /// Whether there is a way out of namespace `handle`.
@@ -217,8 +217,8 @@ fn send(socket: &OwnedFd, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn configure(messages: (Vec<u8>, usize)) -> io::Result<()> {
-    perform(&open(None)?, &messages)
+fn configure(messages: &(Vec<u8>, usize)) -> io::Result<()> {
+    perform(&open(None)?, messages)
 }
 
 /// Sends messages and waits for so many answers; the first refusal is the error.

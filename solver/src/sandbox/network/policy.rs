@@ -3,6 +3,7 @@
 //! A step has no business with the machine that builds it: not with services that trust it for being
 //! local, and not with the cloud's metadata service, which hands out the machine's credentials.
 
+use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address that a step has: one that RFC 7600 sets aside for those that have none, so that
@@ -43,12 +44,10 @@ pub(super) fn forbidden(address: IpAddr) -> bool {
                 || it.is_broadcast()
         }
         IpAddr::V6(it) => {
-            let [a, b, c, d, e, f, ..] = it.segments();
             // ::ffff:0:0/96 and ::/96 (deprecated) and 64:ff9b::/96 (NAT64) have an IPv4 address in them.
-            let embedded = match [a, b, c, d, e, f] {
-                [0, 0, 0, 0, 0, 0 | 0xffff] | [0x64, 0xff9b, 0, 0, 0, 0] => {
-                    let [.., w, x, y, z] = it.octets();
-                    Some(Ipv4Addr::new(w, x, y, z))
+            let embedded = match it.segments() {
+                [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
+                    Some(Ipv4Addr::from_bits(u32::try_from(it.to_bits() & 0xffff_ffff).unwrap_or(0)))
                 }
                 _ => None,
             };
@@ -110,7 +109,7 @@ impl NameServers {
         let mut text = String::new();
         for number in (1..).take(self.servers.len()) {
             let [a, b, c, _] = NAME_SERVERS.octets();
-            text.push_str(&format!("nameserver {}\n", Ipv4Addr::new(a, b, c, number)));
+            let _ = writeln!(text, "nameserver {}", Ipv4Addr::new(a, b, c, number));
         }
         for line in host.lines().map(str::trim) {
             if !line.starts_with(['#', ';']) && !line.starts_with("nameserver") && !line.is_empty()

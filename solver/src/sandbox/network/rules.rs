@@ -1,4 +1,4 @@
-//! The packet filter of a step's network namespace, as nf_tables messages. Pure.
+//! The packet filter of a step's network namespace, as `nf_tables` messages. Pure.
 //!
 //! ```text
 //!  table ip|ip6 rbuild {

@@ -12,7 +12,7 @@ use super::rules::Mark;
 
 /// How long both sides may be silent (RFC 4787 asks for two minutes at least, and less where the
 /// port is known to be of short questions).
-const IDLE: Duration = Duration::from_secs(120);
+const IDLE: Duration = Duration::from_mins(2);
 const IDLE_DNS: Duration = Duration::from_secs(20);
 const DNS: u16 = 53;
 /// Largest datagram.
