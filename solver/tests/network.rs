@@ -163,7 +163,7 @@ fn inside() -> ExitCode {
     serve(HOST[1], 8080);
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let options = Options { backend: Backend::Embedded, allow: Vec::new() };
+    let options = Options { backend: Backend::Embedded, host_gateway: true, ..Options::default() };
     let found = runtime.block_on(Space::with_network(Snapshotter::Auto, Rung::Userns, options));
     let space = match found {
         Ok(space) => space,
@@ -206,6 +206,7 @@ cases! {
     what_is_refused_outside_is_refused_inside,
     the_host_is_not_reached,
     the_host_is_reached_through_its_own_network,
+    the_host_can_be_allowed,
     the_end_of_one_direction_is_passed_on,
     steps_have_a_loopback_each,
     the_next_step_has_the_same_network_and_none_of_its_past,
@@ -285,6 +286,12 @@ async fn the_host_is_reached_through_its_own_network(space: &Space) -> Outcome {
     let mut request = space.request("echo hello | nc -w 5 127.0.0.1 8080");
     request.network = Network::Host;
     same(&space.ask(request).await?.out, "HELLO\n")
+}
+
+async fn the_host_can_be_allowed(space: &Space) -> Outcome {
+    let mut request = space.request("cat /etc/hosts | tail -1; echo hello | nc -w 5 here 8080");
+    request.extra_hosts = vec![("here".into(), "host-gateway".into())];
+    same(&space.ask(request).await?.out, "169.254.1.254\there\nHELLO\n")
 }
 
 async fn the_end_of_one_direction_is_passed_on(space: &Space) -> Outcome {

@@ -111,6 +111,12 @@ pub struct Build {
     /// Network of RUN
     #[arg(long, value_name = "MODE", default_value = "default")]
     pub network: String,
+    /// Who makes the network of RUN
+    #[arg(long, value_name = "BACKEND", default_value = "auto", help_heading = "rbuild")]
+    pub network_backend: NetworkBackend,
+    /// Name server of RUN, instead of those of this host
+    #[arg(long, value_name = "ADDRESS")]
+    pub dns: Vec<std::net::IpAddr>,
     /// Additional line of /etc/hosts: NAME:ADDRESS; `host-gateway` is this host
     #[arg(long = "add-host", value_name = "NAME:ADDRESS")]
     pub add_hosts: Vec<String>,
@@ -192,6 +198,15 @@ pub enum Snapshotter {
     Auto,
     Overlay,
     Plain,
+}
+
+/// Who makes the network of RUN.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum NetworkBackend {
+    Auto,
+    Embedded,
+    Pasta,
+    Slirp4netns,
 }
 
 /// How RUN is isolated.

@@ -1,11 +1,13 @@
 //! What a `build` command line means here: everything the run depends on, resolved.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use rbuild_frontend::options::NoCache;
 use rbuild_solver::llb::op::{HostIp, NetMode, Ulimit};
+use rbuild_solver::sandbox::network::Options;
 use rbuild_store::platform::Platform;
 
 use super::output::{self, Output};
@@ -47,6 +49,10 @@ pub struct Request {
     pub ssh: BTreeMap<String, SshFrom>,
     /// `--network`.
     pub network: NetMode,
+    /// `--network-backend`, and what steps reach beside the outside.
+    pub steps_network: Options,
+    /// `--dns`.
+    pub dns: Vec<IpAddr>,
     /// `--add-host`.
     pub add_hosts: Vec<HostIp>,
     /// `--ulimit`.
@@ -190,6 +196,8 @@ impl Request {
             secrets: raw.secrets.iter().map(|it| secret(it, env)).collect::<Result<_, _>>()?,
             ssh: raw.ssh.iter().map(|it| ssh(it, env)).collect::<Result<_, _>>()?,
             network: network(&raw.network)?,
+            steps_network: super::network::options(raw, &build_args),
+            dns: raw.dns.clone(),
             add_hosts: raw.add_hosts.iter().map(|it| add_host(it)).collect::<Result<_, _>>()?,
             ulimits: raw.ulimits.iter().map(|it| ulimit(it)).collect::<Result<_, _>>()?,
             shm_size: raw
@@ -336,10 +344,9 @@ fn add_host(text: &str) -> Result<HostIp, Failure> {
         .or_else(|| text.split_once(':'))
         .ok_or_else(|| Failure::usage(format!("--add-host `{text}`: expected NAME:ADDRESS")))?;
     let ip = ip.trim_start_matches('[').trim_end_matches(']');
-    if host.is_empty() || (ip != "host-gateway" && ip.parse::<std::net::IpAddr>().is_err()) {
+    if host.is_empty() || (ip != "host-gateway" && ip.parse::<IpAddr>().is_err()) {
         return Err(Failure::usage(format!("--add-host `{text}`: `{ip}` is not an address")));
     }
-    let ip = if ip == "host-gateway" { "127.0.0.1" } else { ip };
     Ok(HostIp { host: host.to_owned(), ip: ip.to_owned() })
 }
 

@@ -167,7 +167,7 @@ fn worker(request: &Request, store: &Store) -> Worker {
         Snapshotter::Overlay => launch::Snapshotter::Overlay,
         Snapshotter::Plain => launch::Snapshotter::Plain,
     };
-    Worker::new(store.root(), snapshotter)
+    Worker::with_network(store.root(), snapshotter, request.steps_network.clone())
 }
 
 fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
@@ -196,7 +196,10 @@ async fn run_graph(
         targets: planned.lowered.targets.iter().filter_map(|target| target.edge).collect(),
         seal: image.map(|output| seal_options(&output.image, epoch)),
         files: request.outputs.iter().any(|it| !it.wants_layers()),
-        exec: ExecSettings { shm_size: request.shm_size },
+        exec: ExecSettings {
+            shm_size: request.shm_size,
+            resolv_conf: crate::cli::network::resolv_conf(&request.dns),
+        },
         scope: scope(request),
         explain: request.explain,
         now: env.now,

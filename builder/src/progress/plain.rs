@@ -168,7 +168,11 @@ impl Renderer for Plain<'_> {
                 self.status(vertex, id, *current, *total, *done);
             }
             EventKind::Log { stream: _, data } => self.log(event.at, vertex, data),
-            EventKind::Warning { .. } => {}
+            EventKind::Warning { text, .. } => {
+                let number = self.focus(vertex);
+                let text = sanitize(text.as_bytes());
+                self.write(&format!("#{number} WARN: {text}\n"));
+            }
         }
     }
 

@@ -1,12 +1,16 @@
 //! The texts of `/etc/hosts` and `/etc/resolv.conf` in a step. Pure.
 
-/// `/etc/hosts` of a step with additional `(name, address)` lines.
-pub fn hosts(hostname: &str, extra: &[(String, String)]) -> String {
+use super::network::HOST_GATEWAY;
+
+/// `/etc/hosts` of a step with additional `(name, address)` lines, in which `host-gateway` is
+/// `gateway`.
+pub fn hosts(hostname: &str, extra: &[(String, String)], gateway: &str) -> String {
     let mut text = format!(
         "127.0.0.1\tlocalhost {hostname}\n\
          ::1\tlocalhost ip6-localhost ip6-loopback\n"
     );
     for (name, address) in extra {
+        let address = if address == HOST_GATEWAY { gateway } else { address };
         text.extend([address, "\t", name, "\n"]);
     }
     text
@@ -64,15 +68,16 @@ mod tests {
 
     #[test]
     fn hosts_with_additions() {
-        let extra =
-            [("db".to_owned(), "10.1.2.3".to_owned()), ("six".to_owned(), "::1".to_owned())];
+        let extra = [("db", "10.1.2.3"), ("six", "::1"), ("here", "host-gateway")]
+            .map(|(name, address)| (name.to_owned(), address.to_owned()));
         expect![[r"
             127.0.0.1	localhost buildkitsandbox
             ::1	localhost ip6-localhost ip6-loopback
             10.1.2.3	db
             ::1	six
+            10.0.0.1	here
         "]]
-        .assert_eq(&hosts("buildkitsandbox", &extra));
+        .assert_eq(&hosts("buildkitsandbox", &extra, "10.0.0.1"));
     }
 
     const STUB: &str =

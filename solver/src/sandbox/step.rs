@@ -178,7 +178,11 @@ impl Steps {
             root,
             root_readonly,
             mounts: others,
-            hosts: self.generated(files::hosts(&request.hostname, &request.extra_hosts))?,
+            hosts: self.generated(files::hosts(
+                &request.hostname,
+                &request.extra_hosts,
+                network.host_gateway(),
+            ))?,
             resolv_conf: self.generated(resolv_conf)?,
             hostname: request.hostname.clone(),
             shm_size: request.shm_size,

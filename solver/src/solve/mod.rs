@@ -82,6 +82,8 @@ pub struct SolveRequest {
 pub struct ExecSettings {
     /// Bytes of `/dev/shm`; 0 means the default.
     pub shm_size: u64,
+    /// Text of `/etc/resolv.conf`; none means that of the step's network.
+    pub resolv_conf: Option<String>,
 }
 
 /// What was built.

@@ -115,7 +115,7 @@ fn request(op: &ExecOp, settings: &ExecSettings) -> ExecRequest {
             meta.hostname.clone()
         },
         extra_hosts: meta.extra_hosts.iter().map(|it| (it.host.clone(), it.ip.clone())).collect(),
-        resolv_conf: None,
+        resolv_conf: settings.resolv_conf.clone(),
         ulimits: meta.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
         shm_size: settings.shm_size,
         network: match op.network {

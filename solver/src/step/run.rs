@@ -177,7 +177,12 @@ async fn call(
         follow(stdout, vertex, Stream::Stdout, events),
         follow(stderr, vertex, Stream::Stderr, events),
     );
-    Ok(ended?)
+    let mut ended = ended?;
+    for text in std::mem::take(&mut ended.notes) {
+        let rule = "network".to_owned();
+        events.send(vertex, EventKind::Warning { rule, text, location: None });
+    }
+    Ok(ended)
 }
 
 fn pipe() -> Result<(tokio::net::unix::pipe::Receiver, OwnedFd), SolveError> {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::engine::{Engine, Host};
 use super::namespace::{HostRoutes, Namespace};
-use super::policy::NameServers;
+use super::policy::{Allowed, NameServers};
 use super::routes::Route;
-use super::{Refused, UserNetwork};
+use super::{Options, Refused, UserNetwork};
 
 /// An address that is everywhere the same: whether it has a route tells whether there is IPv6.
 const SOME_V6: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 1);
@@ -25,12 +25,12 @@ pub(super) struct Embedded {
 }
 
 impl Embedded {
-    /// Makes one. `allowed` are destinations that a step can reach whatever they are.
+    /// Makes one, on a host with this `/etc/resolv.conf`.
     ///
     /// # Errors
     ///
     /// What the host lacks or refuses.
-    pub(super) fn start(resolv_conf: &str, allowed: &[SocketAddr]) -> Result<Self, Refused> {
+    pub(super) fn start(resolv_conf: &str, options: &Options) -> Result<Self, Refused> {
         let refused = |error: &dyn std::error::Error| Refused(crate::sandbox::init::chain(error));
         let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap_or(0);
         let servers = NameServers::new(resolv_conf, index);
@@ -39,7 +39,9 @@ impl Embedded {
         let ipv6 = ipv6.is_ok_and(|it| it == Route::Outside);
         let namespace = Namespace::new(ipv6).map_err(|error| refused(&error))?;
         let handle = namespace.handle.try_clone().map_err(|error| refused(&error))?;
-        let host = Arc::new(Host { servers, allowed: allowed.to_vec(), refused: Mutex::default() });
+        let destinations = options.allow.clone();
+        let allowed = Allowed { servers, destinations, host_gateway: options.host_gateway };
+        let host = Arc::new(Host { allowed, refused: Mutex::default() });
         let (control, other) = UnixStream::pair().map_err(|error| refused(&error))?;
         let engine = Engine::new(namespace, other.into(), Arc::clone(&host))
             .map_err(|error| refused(&error))?;

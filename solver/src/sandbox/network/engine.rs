@@ -27,7 +27,7 @@ use rustix::net::RecvFlags;
 use super::namespace::{HostRoutes, Namespace, Sockets};
 use super::netlink::{self, Received};
 use super::packet::{self, Flow, Transport};
-use super::policy::{self, NameServers, Target};
+use super::policy::{self, Allowed, Target};
 use super::routes::Route;
 use super::rules::{self, Mark};
 use super::splice::Pipes;
@@ -57,10 +57,8 @@ const FIRST_ITEM: u64 = 4;
 /// What all engines of a build share.
 #[derive(Debug)]
 pub(super) struct Host {
-    /// The host's resolvers.
-    pub(super) servers: NameServers,
-    /// Destinations that the user named.
-    pub(super) allowed: Vec<SocketAddr>,
+    /// What may be an address of the host.
+    pub(super) allowed: Allowed,
     /// Where steps wanted to go and may not.
     pub(super) refused: Mutex<BTreeSet<SocketAddr>>,
 }
@@ -250,7 +248,7 @@ impl Engine {
 
     /// Where traffic to `to` really goes, if it may.
     fn target(&self, to: SocketAddr) -> Option<SocketAddr> {
-        let outside = match policy::target(to, &self.host.servers, &self.host.allowed) {
+        let outside = match policy::target(to, &self.host.allowed) {
             Target::Trusted(address) => return Some(address),
             Target::Outside(address) => Some(address),
             Target::Forbidden => None,

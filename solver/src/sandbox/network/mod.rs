@@ -54,7 +54,13 @@ pub struct Options {
     /// Destinations that steps reach even if they are addresses of the host: its proxies, for
     /// example. Not for a helper program.
     pub allow: Vec<SocketAddr>,
+    /// Whether steps reach this host's loopback under the name that `--add-host NAME:host-gateway`
+    /// gives it. Not for a helper program.
+    pub host_gateway: bool,
 }
+
+/// The address in `--add-host NAME:host-gateway`, which is found out where the step runs.
+pub const HOST_GATEWAY: &str = "host-gateway";
 
 /// Why a kind of network cannot be had.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -88,6 +94,8 @@ struct State {
     spare: Vec<Box<dyn UserNetwork>>,
     /// Why there is none, once that is known.
     refused: Option<Refused>,
+    /// Whether the steps' person knows.
+    told: bool,
 }
 
 /// The network of one step, while it runs.
@@ -127,16 +135,14 @@ impl Networks {
     }
 
     fn own(&self) -> Result<Kind, Refused> {
-        {
+        let known = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(network) = state.spare.pop() {
                 return Ok(Kind::Own(network));
             }
-            if let Some(why) = state.refused.clone() {
-                return self.without(why);
-            }
-        }
-        match self.start() {
+            state.refused.clone()
+        };
+        match known.map_or_else(|| self.start(), Err) {
             Ok(network) => Ok(Kind::Own(network)),
             Err(why) => {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -149,7 +155,11 @@ impl Networks {
 
     fn without(&self, why: Refused) -> Result<Kind, Refused> {
         match self.options.backend {
-            Backend::Auto => Ok(Kind::Shared { why: Some(why) }),
+            Backend::Auto => {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                let told = std::mem::replace(&mut state.told, true);
+                Ok(Kind::Shared { why: (!told).then_some(why) })
+            }
             Backend::Embedded | Backend::Pasta | Backend::Slirp4netns => Err(why),
         }
     }
@@ -157,7 +167,7 @@ impl Networks {
     fn start(&self) -> Result<Box<dyn UserNetwork>, Refused> {
         let resolv_conf = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let embedded = || -> Result<Box<dyn UserNetwork>, Refused> {
-            let network = embedded::Embedded::start(&resolv_conf, &self.options.allow)
+            let network = embedded::Embedded::start(&resolv_conf, &self.options)
                 .map_err(|Refused(why)| Refused(format!("embedded: {why}")))?;
             Ok(Box::new(network))
         };
@@ -203,6 +213,14 @@ impl Lease<'_> {
         match &self.kind {
             Kind::Own(network) => Some(network.resolv_conf()),
             Kind::Shared { .. } | Kind::None => None,
+        }
+    }
+
+    /// The address that stands for this host in the step.
+    pub fn host_gateway(&self) -> &'static str {
+        match &self.kind {
+            Kind::Own(_) => policy::GATEWAY_TEXT,
+            Kind::Shared { .. } | Kind::None => "127.0.0.1",
         }
     }
 
@@ -269,8 +287,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_had_is_told_or_an_error() {
-        let refused =
-            || Mutex::new(State { spare: Vec::new(), refused: Some(Refused("x".into())) });
+        let refused = || {
+            let refused = Some(Refused("x".into()));
+            Mutex::new(State { refused, ..State::default() })
+        };
         let auto = Networks { options: Options::default(), state: refused() };
         let lease = auto.lease(Network::Default, false).unwrap();
         assert!(!lease.is_own());
@@ -278,7 +298,10 @@ mod tests {
             lease.notes(),
             ["RUN shares the network of the caller: no other can be had (x)"]
         );
-        let options = Options { backend: Backend::Embedded, allow: Vec::new() };
+        drop(lease);
+        // Once is enough.
+        assert!(auto.lease(Network::Default, false).unwrap().notes().is_empty());
+        let options = Options { backend: Backend::Embedded, ..Options::default() };
         let named = Networks { options, state: refused() };
         assert_eq!(named.lease(Network::Default, false).unwrap_err(), Refused("x".into()));
     }

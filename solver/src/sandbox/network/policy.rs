@@ -14,6 +14,10 @@ pub(super) const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd72, 0x6275, 0x696c, 0x6400
 /// Where the step finds the host's name servers, the first at `.1`. Link-local addresses are not
 /// reachable from a step, so that nothing is hidden by these either.
 const NAME_SERVERS: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 0);
+/// Where the step finds the loopback of the host, if it may.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 254);
+/// The same as text.
+pub(super) const GATEWAY_TEXT: &str = "169.254.1.254";
 /// Most name servers that a resolver library asks (`MAXNS`).
 const MAX_NAME_SERVERS: usize = 3;
 /// Port of DNS.
@@ -47,7 +51,8 @@ pub(super) fn forbidden(address: IpAddr) -> bool {
             // ::ffff:0:0/96 and ::/96 (deprecated) and 64:ff9b::/96 (NAT64) have an IPv4 address in them.
             let embedded = match it.segments() {
                 [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] => {
-                    Some(Ipv4Addr::from_bits(u32::try_from(it.to_bits() & 0xffff_ffff).unwrap_or(0)))
+                    let low = u32::try_from(it.to_bits() & 0xffff_ffff).unwrap_or(0);
+                    Some(Ipv4Addr::from_bits(low))
                 }
                 _ => None,
             };
@@ -132,12 +137,26 @@ pub(super) enum Target {
     Forbidden,
 }
 
-/// See [`Target`]. `allowed` are destinations that the user named.
-pub(super) fn target(to: SocketAddr, servers: &NameServers, allowed: &[SocketAddr]) -> Target {
-    if let Some(server) = servers.behind(to) {
+/// What steps reach although it is, or may be, the host itself.
+#[derive(Clone, Debug)]
+pub(super) struct Allowed {
+    /// The host's resolvers.
+    pub(super) servers: NameServers,
+    /// What the user named.
+    pub(super) destinations: Vec<SocketAddr>,
+    /// Whether the host's loopback has an address in the step.
+    pub(super) host_gateway: bool,
+}
+
+/// See [`Target`].
+pub(super) fn target(to: SocketAddr, allowed: &Allowed) -> Target {
+    if let Some(server) = allowed.servers.behind(to) {
         return Target::Trusted(server);
     }
-    if allowed.contains(&to) {
+    if allowed.host_gateway && to.ip() == IpAddr::V4(GATEWAY) {
+        return Target::Trusted((Ipv4Addr::LOCALHOST, to.port()).into());
+    }
+    if allowed.destinations.contains(&to) {
         return Target::Trusted(to);
     }
     if forbidden(to.ip()) { Target::Forbidden } else { Target::Outside(to) }
@@ -188,6 +207,10 @@ mod tests {
         }
     }
 
+    fn allowed(servers: NameServers) -> Allowed {
+        Allowed { servers, destinations: Vec::new(), host_gateway: false }
+    }
+
     const STUB: &str = "# stub\nnameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver x\n\
                         options edns0\nsearch lan\nnameserver 10.0.0.2\nnameserver 10.0.0.3\n";
 
@@ -202,7 +225,8 @@ mod tests {
             search lan
         "#]]
         .assert_eq(&servers.resolv_conf(STUB));
-        let target = |to: &str| target(to.parse().unwrap(), &servers, &[]);
+        let allowed = allowed(servers);
+        let target = |to: &str| target(to.parse().unwrap(), &allowed);
         let server = |at: &str| Target::Trusted(at.parse().unwrap());
         assert_eq!(target("169.254.1.1:53"), server("127.0.0.53:53"));
         assert_eq!(target("169.254.1.2:53"), server("[fe80::1%7]:53"));
@@ -215,16 +239,23 @@ mod tests {
 
     #[test]
     fn without_name_servers_the_local_one_is_asked() {
-        let servers = NameServers::new("search x\n", |_| 0);
+        let allowed = allowed(NameServers::new("search x\n", |_| 0));
         let to = "169.254.1.1:53".parse().unwrap();
         let local = Target::Trusted("127.0.0.1:53".parse().unwrap());
-        assert_eq!(target(to, &servers, &[]), local);
+        assert_eq!(target(to, &allowed), local);
     }
 
     #[test]
     fn the_user_can_allow_a_destination() {
-        let servers = NameServers::new("", |_| 0);
+        let mut allowed = allowed(NameServers::new("", |_| 0));
         let proxy: SocketAddr = "192.0.2.2:3128".parse().unwrap();
-        assert_eq!(target(proxy, &servers, &[proxy]), Target::Trusted(proxy));
+        let gateway = SocketAddr::new(GATEWAY_TEXT.parse().unwrap(), 80);
+        assert_eq!(gateway.ip(), IpAddr::V4(GATEWAY));
+        assert_eq!(target(proxy, &allowed), Target::Outside(proxy));
+        assert_eq!(target(gateway, &allowed), Target::Forbidden);
+        allowed.destinations.push(proxy);
+        allowed.host_gateway = true;
+        assert_eq!(target(proxy, &allowed), Target::Trusted(proxy));
+        assert_eq!(target(gateway, &allowed), Target::Trusted("127.0.0.1:80".parse().unwrap()));
     }
 }
