@@ -74,8 +74,11 @@ fn check(
     } else if planned.warnings.is_empty() {
         print("Check complete, no warnings found.\n")?;
     } else {
-        let mut text =
-            format!("Check complete, {} warnings have been found!\n\n", planned.warnings.len());
+        let found = match planned.warnings.len() {
+            1 => "one warning has".to_owned(),
+            many => format!("{many} warnings have"),
+        };
+        let mut text = format!("Check complete, {found} been found!\n\n");
         for warning in &planned.warnings {
             text.push_str(&warning.render(&opened.source));
             text.push('\n');
@@ -85,9 +88,10 @@ fn check(
     if planned.warnings.is_empty() {
         Ok(())
     } else {
-        Err(Failure::new(
-            Kind::User,
-            format!("the check found {} warnings", planned.warnings.len()),
-        ))
+        let found = match planned.warnings.len() {
+            1 => "one warning".to_owned(),
+            many => format!("{many} warnings"),
+        };
+        Err(Failure::new(Kind::User, format!("the check found {found}")))
     }
 }

@@ -14,7 +14,7 @@ use rbuild_frontend::text::SourceText;
 use rbuild_solver::solve::EventSink;
 use rbuild_store::local::Store;
 
-use crate::cli::request::Request;
+use crate::cli::request::{Method, Request};
 use crate::context::{self, Prepared};
 use crate::env::Env;
 use crate::gateway::LocalGateway;
@@ -63,10 +63,25 @@ pub async fn open(
     let prepared = task.end(context::prepare(request, &env.cwd, store, &images).await)?;
     let source = SourceText::new(&prepared.name, &prepared.dockerfile)
         .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
-    let dockerfile = parse::parse(&source).map_err(|wrong| diagnosed(&wrong.render(&source)))?;
+    let (dockerfile, wrong) = parse::parse_partly(&source);
+    if !wrong.list.is_empty() {
+        let mut failure = diagnosed(&wrong.render(&source));
+        failure.excerpt = syntax_warnings(&dockerfile, &source, request);
+        return Err(failure);
+    }
     let mut directories = BTreeMap::from([("context".to_owned(), prepared.directory.clone())]);
     let options = options(request, env, &prepared, &mut directories)?;
     Ok(Opened { source, dockerfile, options, directories, images, context: prepared })
+}
+
+/// What the linter says about the right part of a Dockerfile that is wrong elsewhere.
+fn syntax_warnings(dockerfile: &Dockerfile, source: &SourceText, request: &Request) -> String {
+    let asked = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
+    let Ok(lint) = lint::Options::of_build(dockerfile, asked) else { return String::new() };
+    let mut linter = Linter::new(lint);
+    lint::check_syntax(dockerfile, &mut linter);
+    let shown: Vec<String> = linter.into_sorted().iter().map(|it| it.render(source)).collect();
+    shown.join("\n")
 }
 
 /// A failure whose text is a rendered diagnostic.
@@ -146,6 +161,7 @@ fn options(
     options.now = env.now;
     options.allow.clone_from(&request.allow);
     options.multi_platform = multi_platform(request);
+    options.all_stages = request.call.method == Method::Check && request.target.is_none();
     options.dockerfile.clone_from(&prepared.name);
     options.shm_size = request.shm_size;
     for (name, value) in &request.build_contexts {

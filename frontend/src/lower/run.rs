@@ -192,7 +192,7 @@ impl Build<'_> {
         if self.options().allow.iter().any(|it| it == entitlement) {
             return Ok(());
         }
-        Err(Diagnostic::new(run.header.span, format!("{entitlement} is not allowed"))
+        Err(Diagnostic::new(run.header.span, format!("entitlement {entitlement} is not allowed"))
             .with_help(format!("allow it with `--allow {entitlement}`")))
     }
 

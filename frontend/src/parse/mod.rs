@@ -52,6 +52,12 @@ pub const INSTRUCTIONS: [&str; 18] = [
 ///
 /// Everything that is wrong with it, in the order of the file.
 pub fn parse(source: &SourceText) -> Result<Dockerfile, Diagnostics> {
+    let (dockerfile, errors) = parse_partly(source);
+    if errors.list.is_empty() { Ok(dockerfile) } else { Err(errors) }
+}
+
+/// Parses what can be parsed of a Dockerfile: what is right, and what is wrong with the rest.
+pub fn parse_partly(source: &SourceText) -> (Dockerfile, Diagnostics) {
     let mut errors = Vec::new();
     let (directives, n_directives) = Directives::read(source, &mut errors);
     let mut lines = Lines::new(source, Places::Own, directives.escape, n_directives);
@@ -75,10 +81,7 @@ pub fn parse(source: &SourceText) -> Result<Dockerfile, Diagnostics> {
     if errors.is_empty() {
         errors.extend(order.missing(source));
     }
-    if errors.is_empty() {
-        return Ok(Dockerfile { directives, instructions });
-    }
-    Err(Diagnostics { list: errors })
+    (Dockerfile { directives, instructions }, Diagnostics { list: errors })
 }
 
 /// Parses an `ONBUILD` trigger of a base image. All its spans become `span`.

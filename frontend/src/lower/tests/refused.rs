@@ -242,7 +242,7 @@ fn runs() {
     check(
         "FROM busybox\nRUN --security=insecure x\n",
         &expect![[r#"
-        error: security.insecure is not allowed
+        error: entitlement security.insecure is not allowed
          --> Dockerfile:2:1
           |
         2 | RUN --security=insecure x
@@ -253,7 +253,7 @@ fn runs() {
     check(
         "FROM busybox\nRUN --network=host x\n",
         &expect![[r#"
-        error: network.host is not allowed
+        error: entitlement network.host is not allowed
          --> Dockerfile:2:1
           |
         2 | RUN --network=host x

@@ -174,27 +174,15 @@ impl Run<'_> {
         };
         match &action.kind {
             FileActionKind::Mkdir { path, mode, make_parents, owner: chown, timestamp } => {
-                let how = make::How {
-                    mode: *mode,
-                    owner: owner(chown)?,
-                    time: time(*timestamp),
-                };
+                let how = make::How { mode: *mode, owner: owner(chown)?, time: time(*timestamp) };
                 make::mkdir(&mut state.draft, path, *make_parents, &how)?;
             }
             FileActionKind::Mkfile { path, mode, data, owner: chown, timestamp } => {
-                let how = make::How {
-                    mode: *mode,
-                    owner: owner(chown)?,
-                    time: time(*timestamp),
-                };
+                let how = make::How { mode: *mode, owner: owner(chown)?, time: time(*timestamp) };
                 make::mkfile(&mut state.draft, path, data, &how)?;
             }
             FileActionKind::Symlink { oldpath, newpath, owner: chown, timestamp } => {
-                let how = make::How {
-                    mode: 0o777,
-                    owner: owner(chown)?,
-                    time: time(*timestamp),
-                };
+                let how = make::How { mode: 0o777, owner: owner(chown)?, time: time(*timestamp) };
                 make::symlink(&mut state.draft, oldpath, newpath, &how)?;
             }
             FileActionKind::Rm { path, allow_not_found, allow_wildcard } => {
