@@ -50,11 +50,11 @@ pub async fn prepare(
         Context::Directory(directory) => local(directory, &request.file, cwd),
         Context::Stdin => {
             let bytes = read_stdin()?;
-            from_bytes(&bytes, &request.file, cwd, store.root())
+            from_bytes(&bytes, &request.file, cwd, store)
         }
         Context::Remote(url) => match remote::parse(url) {
             remote::Remote::Git(identifier, attrs) => {
-                from_git(&identifier, &attrs, &request.file, cwd, store.root()).await
+                from_git(&identifier, &attrs, &request.file, cwd, store).await
             }
             remote::Remote::Http(url) => {
                 let web = images.registry()?.web();
@@ -62,7 +62,7 @@ pub async fn prepare(
                     http::fetch(&web, &url, &BTreeMap::new(), store, &|_, _, _, _| {}).await?;
                 let bytes =
                     read_limited(&store.root().join(fetched.dir).join(fetched.name), MAX_STDIN)?;
-                from_bytes(&bytes, &request.file, cwd, store.root())
+                from_bytes(&bytes, &request.file, cwd, store)
             }
         },
     }
@@ -193,7 +193,7 @@ fn from_bytes(
     bytes: &[u8],
     file: &DockerfileFrom,
     cwd: &Path,
-    store: &Path,
+    store: &Store,
 ) -> Result<Prepared, Failure> {
     if !is_archive(bytes) {
         if let DockerfileFrom::Path(path) = file {
@@ -211,7 +211,7 @@ fn from_bytes(
     }
     let temporary = tempfile::Builder::new()
         .prefix("context-")
-        .tempdir_in(store.join("tmp"))
+        .tempdir_in(store.temp().dir()?)
         .map_err(|error| Failure::host("create a directory for the context", &error))?;
     let (_, reader) = compress::decoder(bytes)
         .map_err(|error| Failure::host("read the context archive", &error))?;
@@ -237,11 +237,11 @@ async fn from_git(
     attrs: &BTreeMap<String, String>,
     file: &DockerfileFrom,
     cwd: &Path,
-    store: &Path,
+    store: &Store,
 ) -> Result<Prepared, Failure> {
     let source = GitSource::parse(identifier, attrs);
     let (directory, _) = git::fetch(&source, store, None).await.map_err(Failure::from)?;
-    in_tree(&store.join(directory), file, cwd, None)
+    in_tree(&store.root().join(directory), file, cwd, None)
 }
 
 /// The Dockerfile of a context that was fetched: its path is one of the context.

@@ -78,7 +78,7 @@ pub enum EventKind {
 }
 
 /// Which stream a process wrote to.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Stream {
     Stdout,

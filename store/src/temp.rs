@@ -25,6 +25,20 @@ impl Temp {
         Self { layout, scratch: Mutex::new(None), next: AtomicU64::new(0) }
     }
 
+    /// This process's directory itself, for those who find names on their own.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be made.
+    pub fn dir(&self) -> Result<PathBuf> {
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = match &mut *scratch {
+            Some(scratch) => scratch,
+            none => none.insert(Scratch::create(&self.layout)?),
+        };
+        Ok(scratch.dir().to_owned())
+    }
+
     /// A path at which nothing is yet, on the file system of the store. `what` becomes part of the
     /// name, for whoever looks at what a dead process has left.
     ///
@@ -33,12 +47,7 @@ impl Temp {
     /// The directory cannot be made.
     pub fn path(&self, what: &str) -> Result<PathBuf> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
-        let scratch = match &mut *scratch {
-            Some(scratch) => scratch,
-            none => none.insert(Scratch::create(&self.layout)?),
-        };
-        Ok(scratch.dir().join(format!("{what}-{number}")))
+        Ok(self.dir()?.join(format!("{what}-{number}")))
     }
 
     /// Leaves everything as the death of the process would.

@@ -1,7 +1,7 @@
 //! `rbuild build`: the straight line from the Dockerfile to the outputs.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -17,6 +17,7 @@ use rbuild_store::digest::{Digest, Hasher};
 use rbuild_store::local::Store;
 
 use super::plan::{self, Opened, Planned};
+use super::sweep::Sweep;
 use super::{call, open_store};
 use crate::cli::output::Output;
 use crate::cli::raw::{Build, Progress, Snapshotter};
@@ -45,7 +46,13 @@ pub fn run(raw: &Build, root: &Path, env: &Env) -> Result<(), Failure> {
             if request.call.method != Method::Build {
                 return call::run(&request, opened, events).await;
             }
-            build(&request, env, &store, Arc::new(opened), events).await
+            let (sweep, worker) = (Sweep::start(&store), worker(&request, &store));
+            let result = build(&request, env, &store, &worker, Arc::new(opened), events).await;
+            // Who interrupts does not want to wait.
+            if !matches!(&result, Err(failure) if failure.kind == Kind::Interrupted) {
+                sweep.finish(&store, &worker).await;
+            }
+            result
         })
     })
 }
@@ -88,6 +95,7 @@ async fn build(
     request: &Request,
     env: &Env,
     store: &Arc<Store>,
+    worker: &Worker,
     opened: Arc<Opened>,
     events: &EventSink,
 ) -> Result<(), Failure> {
@@ -97,7 +105,6 @@ async fn build(
     signal::watch(&cancel);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
-    let worker = worker(request, store);
     let solver = Solver {
         store: Arc::clone(store),
         session: Arc::new(session(request, env, store, &opened)),
@@ -123,22 +130,7 @@ async fn build(
         written = exporter.write(&request.outputs, &products) => written,
         () = solver.cancel.cancelled() => Err(interrupted()),
     };
-    finish(request, env, &written?)?;
-    sweep(store, &worker).await;
-    Ok(())
-}
-
-/// Removes what dead processes left unfinished. A build that is done does not fail over it: the
-/// next one tries again.
-async fn sweep(store: &Arc<Store>, worker: &Worker) {
-    let sweeper = Arc::clone(store);
-    let swept = tokio::task::spawn_blocking(move || sweeper.sweep()).await;
-    let Ok(Ok(left)) = swept else { return };
-    let below = |path: &PathBuf| path.strip_prefix(store.root()).ok().map(Path::to_owned);
-    let below: Vec<PathBuf> = left.iter().filter_map(below).collect();
-    if !below.is_empty() {
-        drop(worker.remove(below).await);
-    }
+    finish(request, env, &written?)
 }
 
 /// Makes the graph where it may block.

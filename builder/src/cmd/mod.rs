@@ -9,6 +9,7 @@ mod images;
 mod plan;
 mod prune;
 mod push;
+mod sweep;
 
 use std::io::Write as _;
 use std::path::PathBuf;

@@ -2,9 +2,8 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rbuild_solver::solve::SolveError;
 use rbuild_solver::worker::client::Worker;
 use rbuild_solver::worker::launch::Snapshotter;
 use rbuild_store::gc::{self, Plan, Policy};
@@ -12,7 +11,7 @@ use rbuild_store::local::Store;
 use serde_json::json;
 
 use super::build::runtime;
-use super::{open_store, print};
+use super::{open_store, print, sweep};
 use crate::cli::raw::{Du, Format, Prune};
 use crate::cli::spec;
 use crate::env::Env;
@@ -100,7 +99,8 @@ pub fn prune(raw: &Prune, root: &Path, env: &Env) -> Result<(), Failure> {
     }
     let mut left = gc::apply(&store, &plan)?;
     left.extend(store.sweep()?);
-    remove_left(&store, &left)?;
+    let worker = Worker::new(store.root(), Snapshotter::Auto);
+    runtime()?.block_on(sweep::remove_left(&store, &worker, left))?;
     print(&format!("freed {}\n", bytes(plan.bytes())))
 }
 
@@ -146,20 +146,4 @@ fn confirm(question: &str, env: &Env) -> Result<bool, Failure> {
         .read_line(&mut answer)
         .map_err(|error| Failure::host("read the answer", &error))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Directories with files of subordinate ids, which only the worker can remove.
-fn remove_left(store: &Store, left: &[PathBuf]) -> Result<(), Failure> {
-    if left.is_empty() {
-        return Ok(());
-    }
-    let below = left
-        .iter()
-        .filter_map(|path| path.strip_prefix(store.root()).ok().map(Path::to_owned))
-        .collect();
-    let worker = Worker::new(store.root(), Snapshotter::Auto);
-    runtime()?.block_on(worker.remove(below)).map_err(SolveError::from)?;
-    // Their lock files go with the next look.
-    store.sweep()?;
-    Ok(())
 }

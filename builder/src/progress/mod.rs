@@ -2,6 +2,7 @@
 
 mod plain;
 mod rawjson;
+mod tails;
 mod view;
 
 use std::io::Write;
@@ -23,19 +24,11 @@ pub trait Renderer {
     fn finish(&mut self) {}
 }
 
-/// Shows nothing.
-#[derive(Debug)]
-struct Quiet;
-
-impl Renderer for Quiet {
-    fn event(&mut self, _: &Event) {}
-}
-
 /// Shows every event that `log` yields, until it ends. Output that cannot be written is dropped:
 /// a closed terminal does not stop a build.
 pub fn show(mode: Progress, is_terminal: bool, log: &Receiver<Event>, out: &mut dyn Write) {
     let mut renderer: Box<dyn Renderer + '_> = match mode {
-        Progress::Quiet => Box::new(Quiet),
+        Progress::Quiet => Box::new(plain::Plain::quiet(out)),
         Progress::Rawjson => Box::new(rawjson::RawJson::new(out)),
         Progress::Auto | Progress::Plain | Progress::Tty => {
             Box::new(plain::Plain::new(out, is_terminal))

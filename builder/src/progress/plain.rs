@@ -4,14 +4,15 @@
 //! never clipped. When another vertex has something to say, the one before is left with `#5 ...`
 //! and an empty line, and named again when it continues.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::time::Duration;
 
-use rbuild_solver::event::{Event, EventKind};
+use rbuild_solver::event::{Event, EventKind, Stream};
 use rbuild_store::digest::Digest;
 
 use super::Renderer;
+use super::tails::Tails;
 use super::view::View;
 
 /// A part's progress is shown again when it has advanced by this many bytes.
@@ -24,9 +25,13 @@ const MAX_LINE: usize = 64 * 1024;
 pub struct Plain<'a> {
     out: &'a mut dyn Write,
     colors: bool,
+    /// Only the end is shown.
+    quiet: bool,
+    tails: Tails,
     view: View,
     current: Option<Digest>,
-    partial: HashMap<Digest, Vec<u8>>,
+    /// The two streams of a step do not end each other's lines.
+    partial: BTreeMap<(Digest, Stream), Vec<u8>>,
     statuses: HashMap<(Digest, String), u64>,
 }
 
@@ -36,11 +41,18 @@ impl<'a> Plain<'a> {
         Self {
             out,
             colors,
+            quiet: false,
+            tails: Tails::default(),
             view: View::default(),
             current: None,
-            partial: HashMap::new(),
+            partial: BTreeMap::new(),
             statuses: HashMap::new(),
         }
+    }
+
+    /// Only the last lines of failed steps go to `out`.
+    pub fn quiet(out: &'a mut dyn Write) -> Self {
+        Self { quiet: true, ..Self::new(out, false) }
     }
 
     /// Makes `vertex` the one that lines belong to, and returns its number.
@@ -64,38 +76,46 @@ impl<'a> Plain<'a> {
     }
 
     fn write(&mut self, text: &str) {
+        if self.quiet {
+            return;
+        }
         // A closed terminal does not stop a build.
         drop(self.out.write_all(text.as_bytes()));
     }
 
-    fn log(&mut self, at: Duration, vertex: Digest, data: &[u8]) {
-        let mut buffer = self.partial.remove(&vertex).unwrap_or_default();
+    fn log(&mut self, at: Duration, (vertex, stream): (Digest, Stream), data: &[u8]) {
+        let mut buffer = self.partial.remove(&(vertex, stream)).unwrap_or_default();
         buffer.extend_from_slice(data);
-        while let Some(end) = memchr(&buffer).or((buffer.len() > MAX_LINE).then_some(MAX_LINE - 1))
+        while let Some(end) = line_end(&buffer).or((buffer.len() > MAX_LINE).then_some(MAX_LINE - 1))
         {
             let rest = buffer.split_off(end + 1);
             self.log_line(at, vertex, &buffer);
             buffer = rest;
         }
         if !buffer.is_empty() {
-            self.partial.insert(vertex, buffer);
+            self.partial.insert((vertex, stream), buffer);
         }
     }
 
     fn log_line(&mut self, at: Duration, vertex: Digest, line: &[u8]) {
+        // A carriage return redraws a line: each state of it is one.
+        if line == b"\r" {
+            return;
+        }
         let number = self.focus(vertex);
         let started = self.view.number(vertex).started.unwrap_or(at);
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        // A carriage return redraws a line; what would be left is what is shown.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let line = line.rsplit(|&byte| byte == b'\r').next().unwrap_or(line);
-        let text = sanitize(line);
-        self.write(&format!("#{number} {} {text}\n", offset(at.saturating_sub(started))));
+        let text = format!("{} {}", offset(at.saturating_sub(started)), sanitize(line));
+        self.write(&format!("#{number} {text}\n"));
+        self.tails.line(vertex, text);
     }
 
     fn flush_partial(&mut self, at: Duration, vertex: Digest) {
-        if let Some(line) = self.partial.remove(&vertex) {
-            self.log_line(at, vertex, &line);
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            if let Some(line) = self.partial.remove(&(vertex, stream)) {
+                self.log_line(at, vertex, &line);
+            }
         }
     }
 
@@ -128,9 +148,14 @@ impl<'a> Plain<'a> {
         let view = self.view.number(vertex);
         view.ended = true;
         let seconds = at.saturating_sub(view.started.unwrap_or(at)).as_secs_f64();
+        match error {
+            None => self.tails.succeeded(vertex),
+            Some("canceled") => {}
+            Some(_) => self.tails.failed(vertex, &view.name),
+        }
         let line = match (error, view.cached) {
-            (Some(error), _) if self.colors => format!("#{number} \x1b[31mERROR\x1b[0m: {error}\n"),
             (Some("canceled"), _) => format!("#{number} CANCELED\n"),
+            (Some(error), _) if self.colors => format!("#{number} \x1b[31mERROR\x1b[0m: {error}\n"),
             (Some(error), _) => format!("#{number} ERROR: {error}\n"),
             (None, true) => format!("#{number} CACHED\n"),
             (None, false) => format!("#{number} DONE {seconds:.1}s\n"),
@@ -167,7 +192,7 @@ impl Renderer for Plain<'_> {
             EventKind::Status { id, current, total, done } => {
                 self.status(vertex, id, *current, *total, *done);
             }
-            EventKind::Log { stream: _, data } => self.log(event.at, vertex, data),
+            EventKind::Log { stream, data } => self.log(event.at, (vertex, *stream), data),
             EventKind::Warning { text, .. } => {
                 let number = self.focus(vertex);
                 let text = sanitize(text.as_bytes());
@@ -177,16 +202,25 @@ impl Renderer for Plain<'_> {
     }
 
     fn finish(&mut self) {
-        let left: Vec<Digest> = self.partial.keys().copied().collect();
+        let left: Vec<Digest> = self.partial.keys().map(|(it, _)| *it).collect();
         for vertex in left {
             self.flush_partial(Duration::ZERO, vertex);
         }
+        self.quiet = false;
+        self.write(&self.tails.render());
         drop(self.out.flush());
     }
 }
 
-fn memchr(buffer: &[u8]) -> Option<usize> {
-    buffer.iter().position(|&byte| byte == b'\n')
+/// Where the first line ends: at a line feed, or at a carriage return without one.
+fn line_end(buffer: &[u8]) -> Option<usize> {
+    let end = buffer.iter().position(|&byte| matches!(byte, b'\n' | b'\r'))?;
+    match (buffer[end], buffer.get(end + 1)) {
+        (b'\r', Some(b'\n')) => Some(end + 1),
+        // The next bytes tell.
+        (b'\r', None) => None,
+        _ => Some(end),
+    }
 }
 
 /// Seconds with as many digits as BuildKit shows: `0.312`, `12.34`, `123.4`.
@@ -263,8 +297,6 @@ pub fn bytes(count: u64) -> String {
 #[cfg(test)]
 mod tests {
     use expect_test::{Expect, expect};
-    use rbuild_solver::event::Stream;
-
     use super::*;
 
     /// Lines like `0.5 a start`, `1.0 b log text`; vertices are named by letters.
@@ -280,9 +312,9 @@ mod tests {
             let kind = match verb {
                 "declare" => EventKind::Declared { name: rest.to_owned(), inputs: vec![] },
                 "start" => EventKind::Started,
-                "log" => EventKind::Log {
-                    stream: Stream::Stdout,
-                    data: rest.replace("\\n", "\n").into_bytes(),
+                "log" | "err" => EventKind::Log {
+                    stream: if verb == "log" { Stream::Stdout } else { Stream::Stderr },
+                    data: rest.replace("\\n", "\n").replace("\\r", "\r").into_bytes(),
                 },
                 "cached" => EventKind::Cached,
                 "done" => EventKind::Completed { error: None },
@@ -352,6 +384,36 @@ mod tests {
 
                 #2 [1/1] RUN x
                 #2 CACHED
+            "]],
+        );
+    }
+
+    #[test]
+    fn a_failed_step_says_its_last_words_again() {
+        check(
+            "0 a declare [1/1] RUN make
+             0 a start
+             0.1 a log 10%\\r
+             0.2 a log 20%\\r\\nall:\\r\\n
+             0.4 a err make: 
+             0.5 a log no rule
+             0.5 a error exit code: 2",
+            &expect![[r"
+                #1 [1/1] RUN make
+                #1 0.200 10%
+                #1 0.200 20%
+                #1 0.200 all:
+                #1 0.500 no rule
+                #1 0.500 make: 
+                #1 ERROR: exit code: 2
+                ------
+                 > [1/1] RUN make:
+                0.200 10%
+                0.200 20%
+                0.200 all:
+                0.500 no rule
+                0.500 make: 
+                ------
             "]],
         );
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use rbuild_solver::session::{SessionError, SessionErrorKind};
 use rbuild_store::digest::Digest;
+use rbuild_store::local::Store;
 use tokio::process::Command;
 
 /// What a git source asks for.
@@ -61,7 +62,7 @@ impl GitSource {
 /// the repository cannot be reached; `Host` if there is no `git` or the disk fails.
 pub async fn fetch(
     source: &GitSource,
-    store: &Path,
+    store: &Store,
     ssh_agent: Option<&Path>,
 ) -> Result<(PathBuf, String), SessionError> {
     refuse_odd(source)?;
@@ -71,14 +72,14 @@ pub async fn fetch(
         return Err(user(format!("expected checksum to match {}, got {commit}", source.checksum)));
     }
     let relative = PathBuf::from("downloads").join(source.directory(&commit));
-    let done = store.join(&relative);
+    let done = store.root().join(&relative);
     if !done.is_dir() {
-        let parent = store.join("downloads");
+        let parent = store.layout().downloads();
         std::fs::create_dir_all(&parent).map_err(|error| host("create", &parent, &error))?;
         let temporary = tempfile::Builder::new()
             .prefix("git-")
-            .tempdir_in(store.join("tmp"))
-            .map_err(|error| host("create a directory in", &store.join("tmp"), &error))?;
+            .tempdir_in(super::scratch(store)?)
+            .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
         checkout(&git, source, &commit, temporary.path()).await?;
         // A second build may have been faster: its tree is the same.
         if let Err(error) = std::fs::rename(temporary.path(), &done)
@@ -88,7 +89,7 @@ pub async fn fetch(
         }
     }
     let relative = if source.subdir.is_empty() { relative } else { relative.join(&source.subdir) };
-    let directory = store.join(&relative);
+    let directory = store.root().join(&relative);
     if !directory.is_dir() || source.subdir.split('/').any(|it| it == "..") {
         return Err(user(format!(
             "there is no directory `{}` in {} at {commit}",

@@ -76,7 +76,7 @@ pub async fn fetch(
         Fetch { url: &url, headers: &[], known: validators.as_ref(), checksum, limit: MAX_FILE };
     let temporary = tempfile::Builder::new()
         .prefix("http-")
-        .tempdir_in(prepared(&store.layout().tmp())?)
+        .tempdir_in(super::scratch(store)?)
         .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
     let part = temporary.path().join(".part");
     let mut file =

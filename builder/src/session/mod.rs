@@ -115,10 +115,17 @@ impl Session for LocalSession {
         Box::pin(async move {
             let source = GitSource::parse(identifier, attrs);
             let agent = self.ssh_agent("default")?;
-            let (dir, identity) = git::fetch(&source, self.store.root(), agent.as_deref()).await?;
+            let (dir, identity) = git::fetch(&source, &self.store, agent.as_deref()).await?;
             Ok(Fetched { dir, identity })
         })
     }
+}
+
+/// Where unfinished downloads go, away from other processes' hands.
+fn scratch(store: &Store) -> Result<PathBuf, SessionError> {
+    let dir = store.temp().dir();
+    let kind = SessionErrorKind::Host;
+    dir.map_err(|error| SessionError { kind, text: crate::report::chain(&error), hint: None })
 }
 
 /// A registry's failure as the session tells it.

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use rbuild_store::digest::{DiffId, Digest};
 use tokio::sync::{OnceCell, oneshot};
@@ -58,6 +59,23 @@ struct Inner {
     setup: Setup,
     engine: OnceCell<Engine>,
     next: AtomicU64,
+    /// Disconnected when the worker has closed its end, having removed what it had unfinished.
+    ended: Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+/// How long a worker may take to tidy up; the next build removes what it has not managed.
+const TIDYING: Duration = Duration::from_secs(1);
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last asker: this ends the worker.
+        drop(self.engine.take());
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ended) = ended.take() {
+            // Either way it is over.
+            drop(ended.recv_timeout(TIDYING));
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -100,7 +118,8 @@ impl Worker {
     /// A worker that is set up like this. A rung that is wanted and that the host refuses is an
     /// error of whatever is asked first.
     pub fn with(setup: Setup) -> Self {
-        Self(Arc::new(Inner { setup, engine: OnceCell::new(), next: AtomicU64::new(1) }))
+        let (engine, next, ended) = (OnceCell::new(), AtomicU64::new(1), Mutex::default());
+        Self(Arc::new(Inner { setup, engine, next, ended }))
     }
 
     /// How steps are held; starts the worker.
@@ -289,7 +308,7 @@ impl Worker {
     }
 
     async fn engine(&self) -> Result<&Engine, Failure> {
-        self.0.engine.get_or_try_init(|| start(self.0.setup.clone())).await
+        self.0.engine.get_or_try_init(|| self.0.start()).await
     }
 }
 
@@ -344,12 +363,21 @@ fn send(
     Ok(receiver)
 }
 
-/// Starts the worker, or where the host does not allow one, an engine without steps.
-async fn start(setup: Setup) -> Result<Engine, Failure> {
+impl Inner {
+    /// Starts the worker, or where the host does not allow one, an engine without steps.
+    async fn start(&self) -> Result<Engine, Failure> {
+        let (end, ended) = mpsc::channel();
+        let engine = start(self.setup.clone(), end).await?;
+        *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
+        Ok(engine)
+    }
+}
+
+async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
     let (tell, told) = oneshot::channel();
     let given = setup.clone();
     // A thread of its own: the worker dies when the thread that started it does.
-    let work = move || host_worker(&given, tell);
+    let work = move || host_worker(&given, tell, end);
     std::thread::Builder::new()
         .name("worker".to_owned())
         .spawn(work)
@@ -378,7 +406,11 @@ async fn start(setup: Setup) -> Result<Engine, Failure> {
 }
 
 /// Starts the worker and stays until it has ended.
-fn host_worker(setup: &Setup, tell: oneshot::Sender<Result<Engine, LaunchError>>) {
+fn host_worker(
+    setup: &Setup,
+    tell: oneshot::Sender<Result<Engine, LaunchError>>,
+    end: mpsc::Sender<()>,
+) {
     let launched = match launch::launch(setup) {
         Ok(launched) => launched,
         Err(error) => {
@@ -401,7 +433,7 @@ fn host_worker(setup: &Setup, tell: oneshot::Sender<Result<Engine, LaunchError>>
     }
     // Whoever still waits hears that there will be no answer.
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
-    drop(socket);
+    drop((socket, end));
     drop(child.wait());
 }
 

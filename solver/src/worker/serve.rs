@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rbuild_store::error::StoreError;
+use rbuild_store::local::Store;
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
@@ -101,14 +103,18 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     let work = scratch(&setup.store)?;
     let steps =
         Steps::new(&setup.store, &work, &setup.network).map_err(refused("mkdir(2) in a tmpfs"))?;
-    let (overlay, why_plain) = choose(setup)?;
+    let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
+    let store = Store::attach(path).map_err(|error| unusable(&error))?;
+    let (overlay, why_plain) = choose(setup, &store)?;
     let key = mapped.key.key();
-    let layers = LayerStore::open(&setup.store, key, mapped.key.ownership(), driver(overlay));
-    let layers = layers.map_err(|error| {
-        let detail = error.to_failure().text;
-        Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })
-    })?;
+    let ownership = mapped.key.ownership();
+    let layers = LayerStore::of(Arc::new(store), key, ownership, driver(overlay));
     Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay, why_plain }))
+}
+
+fn unusable(error: &StoreError) -> Stop {
+    let detail = crate::sandbox::init::chain(error);
+    Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })
 }
 
 /// A file system in memory for what only lives as long as the worker. It is mounted in the worker's
@@ -123,13 +129,14 @@ fn scratch(store: &Path) -> Result<PathBuf, Stop> {
 }
 
 /// Whether snapshots are overlays, found out by making one in the store itself.
-fn choose(setup: &Setup) -> Result<(bool, Option<String>), Stop> {
+fn choose(setup: &Setup, store: &Store) -> Result<(bool, Option<String>), Stop> {
     let snapshotter = setup.snapshotter;
     if snapshotter == Snapshotter::Plain {
         return Ok((false, None));
     }
-    let name = format!("overlay-{}", std::process::id());
-    match crate::sandbox::overlay_works_in(&setup.store.join("tmp").join(name)) {
+    // Below this process's own directory, which no other process sweeps.
+    let place = store.temp().path("overlay").map_err(|error| unusable(&error))?;
+    match crate::sandbox::overlay_works_in(&place) {
         Ok(()) => Ok((true, None)),
         Err(error) if snapshotter == Snapshotter::Auto => Ok((false, Some(error))),
         Err(detail) => {
