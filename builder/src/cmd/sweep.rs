@@ -38,7 +38,11 @@ impl Sweep {
 /// # Errors
 ///
 /// There is no worker, or the disk refuses.
-pub async fn remove_left(store: &Store, worker: &Worker, left: Vec<PathBuf>) -> Result<(), Failure> {
+pub async fn remove_left(
+    store: &Store,
+    worker: &Worker,
+    left: Vec<PathBuf>,
+) -> Result<(), Failure> {
     if left.is_empty() {
         return Ok(());
     }

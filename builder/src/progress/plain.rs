@@ -86,7 +86,8 @@ impl<'a> Plain<'a> {
     fn log(&mut self, at: Duration, (vertex, stream): (Digest, Stream), data: &[u8]) {
         let mut buffer = self.partial.remove(&(vertex, stream)).unwrap_or_default();
         buffer.extend_from_slice(data);
-        while let Some(end) = line_end(&buffer).or((buffer.len() > MAX_LINE).then_some(MAX_LINE - 1))
+        while let Some(end) =
+            line_end(&buffer).or((buffer.len() > MAX_LINE).then_some(MAX_LINE - 1))
         {
             let rest = buffer.split_off(end + 1);
             self.log_line(at, vertex, &buffer);
@@ -296,8 +297,8 @@ pub fn bytes(count: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use expect_test::{Expect, expect};
     use super::*;
+    use expect_test::{Expect, expect};
 
     /// Lines like `0.5 a start`, `1.0 b log text`; vertices are named by letters.
     #[track_caller]

@@ -73,7 +73,7 @@ impl Drop for Inner {
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(ended) = ended.take() {
             // Either way it is over.
-            drop(ended.recv_timeout(TIDYING));
+            let _ = ended.recv_timeout(TIDYING);
         }
     }
 }
