@@ -18,7 +18,7 @@ use rbuild_store::local::Store;
 
 use super::plan::{self, Opened, Planned};
 use super::sweep::Sweep;
-use super::{call, open_store};
+use super::{call, isolation, open_store};
 use crate::cli::output::Output;
 use crate::cli::raw::{Build, Progress, Snapshotter};
 use crate::cli::request::{Method, Request};
@@ -46,7 +46,7 @@ pub fn run(raw: &Build, root: &Path, env: &Env) -> Result<(), Failure> {
             if request.call.method != Method::Build {
                 return call::run(&request, opened, events).await;
             }
-            let (sweep, worker) = (Sweep::start(&store), worker(&request, &store));
+            let (sweep, worker) = (Sweep::start(&store), worker(&request, &store)?);
             let result = build(&request, env, &store, &worker, Arc::new(opened), events).await;
             // Who interrupts does not want to wait.
             if !matches!(&result, Err(failure) if failure.kind == Kind::Interrupted) {
@@ -153,13 +153,15 @@ fn warn(planned: &Planned, opened: &Opened, request: &Request) {
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
-fn worker(request: &Request, store: &Store) -> Worker {
+fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
     let snapshotter = match request.snapshotter {
         Snapshotter::Auto => launch::Snapshotter::Auto,
         Snapshotter::Overlay => launch::Snapshotter::Overlay,
         Snapshotter::Plain => launch::Snapshotter::Plain,
     };
-    Worker::with_network(store.root(), snapshotter, request.steps_network.clone())
+    let isolation = isolation::wanted(request.isolation)?;
+    let (store, network) = (store.root().to_owned(), request.steps_network.clone());
+    Ok(Worker::with(launch::Setup { store, snapshotter, network, isolation }))
 }
 
 fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
@@ -196,7 +198,18 @@ async fn run_graph(
         explain: request.explain,
         now: env.now,
     };
-    solve(solver, solve_request).await.map_err(|error| solve_failure(&error, graph))
+    let targets: Vec<_> = solve_request.targets.iter().map(|edge| edge.vertex).collect();
+    let held = isolation::check(solver, request, graph, &targets);
+    let solved = solve(solver, solve_request);
+    tokio::pin!(held, solved);
+    let mut is_held = false;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut held, if !is_held => { answer?; is_held = true; }
+            solved = &mut solved => return solved.map_err(|error| solve_failure(&error, graph)),
+        }
+    }
 }
 
 /// What the steps of this Dockerfile are explained against.

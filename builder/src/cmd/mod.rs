@@ -6,6 +6,7 @@ mod debug;
 mod doctor;
 mod explain_rule;
 mod images;
+mod isolation;
 mod plan;
 mod prune;
 mod push;

@@ -437,6 +437,32 @@ fn host_worker(
     drop(child.wait());
 }
 
+/// Tries one rung, as it would be for a build that is set up like this: holds it for a moment, and
+/// lets go.
+///
+/// # Errors
+///
+/// If something went wrong that is no answer.
+pub fn try_rung(setup: &Setup, rung: Rung) -> Result<Result<Isolation, Explained>, Failure> {
+    let setup = Setup { isolation: Wanted::Only(rung), ..setup.clone() };
+    match launch::launch(&setup) {
+        Ok(mut launched) => {
+            let found = isolation(&launched);
+            drop(launched.socket);
+            drop(launched.child.wait());
+            Ok(Ok(found))
+        }
+        Err(LaunchError::Refused(refused)) => match refused.into_iter().next() {
+            Some((_, refusal)) => Ok(Err(explain(refusal, &Facts::read()))),
+            None => Err(lost()),
+        },
+        Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
+            let text = crate::sandbox::init::chain(&error);
+            Err(Failure { kind: FailureKind::Host, text })
+        }
+    }
+}
+
 /// What a worker that has started says about the host.
 fn isolation(launched: &Launched) -> Isolation {
     let facts = Facts::read();
