@@ -196,6 +196,15 @@ fn the_network_can_be_denied() {
 }
 
 #[test]
+fn a_step_does_not_reach_services_on_this_host() {
+    needs!(Ids, Program("busybox"));
+    let (space, registry) = TestSpace::with_busybox();
+    let port = registry.address().split(':').next_back().unwrap();
+    space.write("Dockerfile", &format!("FROM @BASE@\nRUN if wget -q -O /dev/null http://127.0.0.1:{port}/v2/; then echo reached; exit 1; fi\n"));
+    space.build(&[]).success();
+}
+
+#[test]
 fn hosts_can_be_added() {
     needs!(Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
