@@ -277,6 +277,10 @@ fn compress<W: Write>(
     Ok((writer, DiffId(hasher.finish())))
 }
 
+/// Bytes of input that zstd compresses at a time and per thread; its own choice would be 8 MiB, of
+/// which it holds several.
+const ZSTD_JOB_BYTES: u32 = 2 << 20;
+
 /// Always with workers: with none, zstd cuts its input differently and gives other bytes.
 fn zstd_writer<W: Write>(
     inner: W,
@@ -285,6 +289,7 @@ fn zstd_writer<W: Write>(
 ) -> io::Result<zstd::stream::write::Encoder<'static, W>> {
     let mut encoder = zstd::stream::write::Encoder::new(inner, level)?;
     encoder.multithread(u32::try_from(threads.get()).unwrap_or(u32::MAX))?;
+    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(ZSTD_JOB_BYTES))?;
     Ok(encoder)
 }
 
