@@ -27,7 +27,11 @@ use crate::env::Env;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Freed memory goes back to the system after so many milliseconds.
+const KEEP_MEMORY_MILLISECONDS: i64 = 10;
+
 fn main() -> ExitCode {
+    rbuild_solver::sandbox::sys::give_memory_back_after(KEEP_MEMORY_MILLISECONDS);
     if let Some(code) =
         rbuild_solver::worker::dispatch_hidden(&std::env::args_os().collect::<Vec<_>>())
     {

@@ -31,6 +31,17 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(io::Error::from)
 }
 
+/// Number of the allocator's option `purge_delay` (mimalloc 3, `enum mi_option_e`).
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Has the allocator give memory back to the system so many milliseconds after it was freed; its
+/// own choice is a second, in which a large build frees as much as it uses.
+pub fn give_memory_back_after(milliseconds: std::ffi::c_long) {
+    // SAFETY: the function stores a number in a table of its own, atomically; one that it does
+    // not know is ignored.
+    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, milliseconds) }
+}
+
 /// Which side of a fork the caller is on.
 #[derive(Debug)]
 pub enum Fork {
