@@ -30,6 +30,39 @@ impl Default for Directives {
     }
 }
 
+/// Refuses a frontend (`# syntax=`, `BUILDKIT_SYNTAX`) that is another language than this one.
+///
+/// All images called `docker/dockerfile` and `docker/dockerfile-upstream`, with every tag and from
+/// every registry (many keep a copy), are the language that is understood here without them.
+///
+/// # Errors
+///
+/// If it is another one.
+pub fn accept_frontend(asked: Option<&str>, directives: &Directives) -> Result<(), Diagnostic> {
+    let word = directives.syntax.as_ref();
+    let Some(name) = asked.or(word.map(|it| it.value.as_str())).filter(|it| !it.is_empty()) else {
+        return Ok(());
+    };
+    let path = name.split('@').next().unwrap_or(name);
+    let path = match path.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => path,
+        _ => path,
+    };
+    let known = ["docker/dockerfile", "docker/dockerfile-upstream"];
+    let is_known = known.iter().any(|known| {
+        path.strip_suffix(known).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    });
+    if is_known {
+        return Ok(());
+    }
+    let text = format!("the frontend `{name}` is not supported");
+    let error = match word.filter(|_| asked.is_none()) {
+        Some(word) => Diagnostic::new(word.span, text),
+        None => Diagnostic::of_file(text),
+    };
+    Err(error.with_help("only docker/dockerfile is understood, and no image is run for it"))
+}
+
 impl Directives {
     /// Reads the directives; also says how many lines they take, which are no comments.
     pub(crate) fn read(source: &SourceText, errors: &mut Vec<Diagnostic>) -> (Self, u32) {
@@ -131,6 +164,25 @@ mod tests {
             got.push_str(&error.message);
         }
         assert_eq!(got, want, "{text:?}");
+    }
+
+    #[test]
+    fn other_languages_are_refused() {
+        let accepts = |name| accept_frontend(Some(name), &Directives::default()).is_ok();
+        for name in [
+            "docker/dockerfile",
+            "docker/dockerfile:1",
+            "docker.io/docker/dockerfile:1.7-labs",
+            "docker/dockerfile-upstream:master",
+            "localhost:5000/hub/docker/dockerfile:1@sha256:abc",
+            "",
+        ] {
+            assert!(accepts(name), "{name}");
+        }
+        for name in ["dockerfile", "notdocker/dockerfile", "docker/dockerfile2", "a/b:1", ":"] {
+            assert!(!accepts(name), "{name}");
+        }
+        assert!(accept_frontend(None, &Directives::default()).is_ok());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rbuild_frontend::ast::Dockerfile;
+use rbuild_frontend::directives::accept_frontend;
 use rbuild_frontend::gateway::GatewayErrorKind;
 use rbuild_frontend::lint::{self, Linter, Warning};
 use rbuild_frontend::lower::{self, LowerError, Lowered};
@@ -64,6 +65,9 @@ pub async fn open(
     let source = SourceText::new(&prepared.name, &prepared.dockerfile)
         .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
     let (dockerfile, wrong) = parse::parse_partly(&source);
+    let asked = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
+    accept_frontend(asked, &dockerfile.directives)
+        .map_err(|error| diagnosed(&error.render(&source)))?;
     if !wrong.list.is_empty() {
         let mut failure = diagnosed(&wrong.render(&source));
         failure.excerpt = syntax_warnings(&dockerfile, &source, request);
