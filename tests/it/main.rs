@@ -8,6 +8,7 @@
 mod build;
 mod cache;
 mod errors;
+mod examples;
 mod language;
 mod layering;
 mod main_job;

@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::output::run_with_podman;
 
 /// Debian's smallest root file system, made once and kept beside what cargo builds.
-fn debian_tar() -> PathBuf {
+pub(crate) fn debian_tar() -> PathBuf {
     let own = std::env::current_exe().expect("the path of a running program");
     let folder = own.ancestors().nth(3).expect("in the target folder").join("rbuild-fixtures");
     let tar = folder.join("debian.tar");

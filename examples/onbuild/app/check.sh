@@ -1,0 +1,1 @@
+echo "checked for $MODE: $(wc -l < list.txt) lines"

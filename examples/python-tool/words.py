@@ -1,0 +1,7 @@
+"""Counts its arguments."""
+
+import sys
+
+
+def main():
+    print(len(sys.argv) - 1)
