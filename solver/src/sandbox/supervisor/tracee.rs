@@ -12,6 +12,7 @@ use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::calls::At;
 use super::{Stop, leave};
@@ -46,7 +47,17 @@ impl Tracees {
     pub(super) fn enter(&self, pid: i32) -> Result<(), Errno> {
         let root = self.open(pid, "root")?;
         rustix::process::fchdir(&root)?;
-        rustix::process::chroot(".")?;
+        match rustix::process::chroot(".") {
+            // The filter of some containers; then the step cannot have a second root either, and
+            // its mount namespace's root is the one.
+            Err(Errno::PERM) => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                let space = openat(&self.proc, format!("{pid}/ns/mnt"), flags, Mode::empty())?;
+                let kind = Some(LinkNameSpaceType::Mount);
+                move_into_link_name_space(space.as_fd(), kind)?;
+            }
+            result => result?,
+        }
         rustix::process::fchdir(&self.own)
     }
 
