@@ -5,6 +5,7 @@
 //! becomes the program, and is killed by pidfd.
 
 use std::ffi::CString;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -30,6 +31,8 @@ const TUN: &str = "/dev/net/tun";
 const INTERFACE: &str = "tap0";
 /// How long they may take.
 const READY: Duration = Duration::from_secs(5);
+/// Bytes of what it says that are kept.
+const MAX_WORDS: usize = 4096;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(1);
 /// Name server that pasta is told to forward to the host's.
@@ -113,6 +116,8 @@ pub struct Helper {
     namespace: OwnedFd,
     pidfd: OwnedFd,
     resolv_conf: String,
+    /// The beginning of what it wrote to standard error, when it has ended.
+    said: mpsc::Receiver<Vec<u8>>,
 }
 
 impl Helper {
@@ -130,11 +135,16 @@ impl Helper {
         let namespace = namespace::bare().map_err(|error| refused(&error))?;
         let handle = namespace.try_clone().map_err(|error| refused(&error))?;
         let (tell, told) = mpsc::channel();
+        let (heard, said) = mpsc::channel();
         // The thread lives as long as the program, which dies with it.
         let work = move || {
             let child = spawn(program, found, handle.as_fd());
             drop(handle);
             if let Some(mut child) = report(child, &tell) {
+                if let Some(words) = child.stderr.take() {
+                    // Nobody asks, unless it ended before it was ready.
+                    drop(heard.send(listen(words)));
+                }
                 drop(child.wait());
             }
         };
@@ -143,8 +153,8 @@ impl Helper {
             .spawn(work)
             .map_err(|error| refused(&error))?;
         let pidfd = told.recv().map_err(|error| refused(&error))??;
-        let helper =
-            Self { namespace, pidfd, resolv_conf: texts(program.name_server(), resolv_conf) };
+        let resolv_conf = texts(program.name_server(), resolv_conf);
+        let helper = Self { namespace, pidfd, resolv_conf, said };
         helper.wait()?;
         namespace::prohibit(&helper.namespace, &prohibited()).map_err(|error| refused(&error))?;
         Ok(helper)
@@ -155,7 +165,11 @@ impl Helper {
         let began = Instant::now();
         while began.elapsed() < READY {
             if self.ended() {
-                return Err(Refused("it ended at once".to_owned()));
+                let said = self.said.recv_timeout(READY).unwrap_or_default();
+                let said = String::from_utf8_lossy(&said);
+                let last = said.lines().rfind(|it| !it.trim().is_empty());
+                let last = last.map(|it| format!(": {}", it.trim())).unwrap_or_default();
+                return Err(Refused(format!("it ended at once{last}")));
             }
             if namespace::has_route(&self.namespace) {
                 return Ok(());
@@ -232,13 +246,24 @@ fn spawn(program: Program, found: PathBuf, namespace: BorrowedFd<'_>) -> Result<
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| refused(&error))?;
     // Standard input is in the way of nobody once it is taken.
     let start = Start { program: found, arguments: program.arguments(NAMESPACE) };
     wire::send(ours.as_fd(), &start, &[namespace]).map_err(|error| refused(&error))?;
     Ok(child)
+}
+
+/// Keeps the beginning of what a program says, and takes the rest.
+fn listen(mut words: impl Read) -> Vec<u8> {
+    let (mut heard, mut buffer) = (Vec::new(), [0; 1024]);
+    while let Ok(count @ 1..) = words.read(&mut buffer) {
+        if heard.len() < MAX_WORDS {
+            heard.extend(&buffer[..count]);
+        }
+    }
+    heard
 }
 
 /// Number of the namespace's descriptor in the program.
@@ -291,6 +316,8 @@ pub fn main() -> ExitCode {
     let Some(words) = words else {
         return failed;
     };
+    // As a shell would start it: pasta takes a signal that is ignored already for a failure.
+    sys::reset_signals();
     let arguments: Vec<_> = words.iter().map(CString::as_c_str).collect();
     if let Some(program) = arguments.first() {
         // It comes back only if it failed.
