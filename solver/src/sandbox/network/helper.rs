@@ -35,8 +35,8 @@ const READY: Duration = Duration::from_secs(5);
 const MAX_WORDS: usize = 4096;
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(1);
-/// Name server that pasta is told to forward to the host's.
-const PASTA_DNS: &str = "169.254.1.1";
+/// Name server that pasta is told to forward to the host's: an address that is nobody's (RFC 7600).
+const PASTA_DNS: &str = "192.0.0.8";
 /// Name server of slirp4netns.
 const SLIRP_DNS: &str = "10.0.2.3";
 
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn nothing_of_the_host_is_offered() {
-        expect!["--foreground --quiet --config-net --no-map-gw -t none -u none -T none -U none --dns-forward 169.254.1.1 --ns-ifname tap0 --netns-only --netns /proc/self/fd/0"].assert_eq(&Program::Pasta.arguments(0).join(" "));
+        expect!["--foreground --quiet --config-net --no-map-gw -t none -u none -T none -U none --dns-forward 192.0.0.8 --ns-ifname tap0 --netns-only --netns /proc/self/fd/0"].assert_eq(&Program::Pasta.arguments(0).join(" "));
         expect![
             "--configure --mtu=65520 --disable-host-loopback --netns-type=path /proc/self/fd/0 tap0"
         ]
