@@ -105,22 +105,18 @@ async fn build(
     signal::watch(&cancel);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
-    let solver = Solver {
-        store: Arc::clone(store),
-        session: Arc::new(session(request, env, store, &opened)),
-        worker: worker.clone(),
-        events: events.clone(),
-        cancel,
-    };
+    let session = Arc::new(session(request, env, store, &opened));
+    let (store, worker, events) = (Arc::clone(store), worker.clone(), events.clone());
+    let solver = Solver { store, session, worker, events, cancel };
     let graph = Arc::new(planned.lowered.graph.clone());
     let solved = run_graph(&solver, request, env, &graph, &planned).await?;
     let products = products(&planned, &solved);
     let exporter = Exporter {
-        store: Arc::clone(store),
+        store: Arc::clone(&solver.store),
         layers: Arc::clone(&solved.layers),
-        worker: worker.clone(),
+        worker: solver.worker.clone(),
         images: Arc::clone(&opened.images),
-        events: events.clone(),
+        events: solver.events.clone(),
         tags,
         annotations: request.annotations.clone(),
         multi_platform: plan::multi_platform(request),
@@ -153,7 +149,12 @@ fn warn(planned: &Planned, opened: &Opened, request: &Request) {
     drop(std::io::stderr().lock().write_all(text.as_bytes()));
 }
 
-fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
+/// The worker that `request` asks for; nothing is started.
+///
+/// # Errors
+///
+/// The isolation that is wanted does not exist.
+pub fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
     let snapshotter = match request.snapshotter {
         Snapshotter::Auto => launch::Snapshotter::Auto,
         Snapshotter::Overlay => launch::Snapshotter::Overlay,
@@ -164,7 +165,8 @@ fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
     Ok(Worker::with(launch::Setup { store, snapshotter, network, isolation }))
 }
 
-fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
+/// This user's files, secrets and credentials.
+pub fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
     LocalSession {
         store: Arc::clone(store),
         directories: opened.directories.clone(),
@@ -183,9 +185,31 @@ async fn run_graph(
     graph: &Arc<Graph>,
     planned: &Planned,
 ) -> Result<Solved, Failure> {
+    let asked = solve_request(request, env, graph, planned);
+    let targets: Vec<_> = asked.targets.iter().map(|edge| edge.vertex).collect();
+    let held = isolation::check(solver, request, graph, &targets);
+    let solved = solve(solver, asked);
+    tokio::pin!(held, solved);
+    let mut is_held = false;
+    loop {
+        tokio::select! {
+            biased;
+            answer = &mut held, if !is_held => { answer?; is_held = true; }
+            solved = &mut solved => return solved.map_err(|error| solve_failure(&error, graph)),
+        }
+    }
+}
+
+/// What the solver is asked for.
+pub fn solve_request(
+    request: &Request,
+    env: &Env,
+    graph: &Arc<Graph>,
+    planned: &Planned,
+) -> SolveRequest {
     let epoch = planned.lowered.targets.first().and_then(|target| target.epoch);
     let image = request.outputs.iter().find(|it| it.wants_layers());
-    let solve_request = SolveRequest {
+    SolveRequest {
         graph: Arc::clone(graph),
         targets: planned.lowered.targets.iter().filter_map(|target| target.edge).collect(),
         seal: image.map(|output| seal_options(&output.image, epoch)),
@@ -197,18 +221,6 @@ async fn run_graph(
         scope: scope(request),
         explain: request.explain,
         now: env.now,
-    };
-    let targets: Vec<_> = solve_request.targets.iter().map(|edge| edge.vertex).collect();
-    let held = isolation::check(solver, request, graph, &targets);
-    let solved = solve(solver, solve_request);
-    tokio::pin!(held, solved);
-    let mut is_held = false;
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut held, if !is_held => { answer?; is_held = true; }
-            solved = &mut solved => return solved.map_err(|error| solve_failure(&error, graph)),
-        }
     }
 }
 

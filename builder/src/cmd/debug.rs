@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use rbuild_solver::cache::definition_parts;
-use rbuild_solver::llb::{VertexId, dump};
-use rbuild_solver::solve::EventSink;
+use rbuild_solver::cache::KeyParts;
+use rbuild_solver::llb::{Graph, VertexId, dump};
+use rbuild_solver::solve::{self, CancelToken, EventSink, Fate, Solver};
 
-use super::build::runtime;
+use super::build::{self, runtime};
 use super::{open_store, plan, print};
 use crate::cli::raw::{Debug, DebugWhat};
 use crate::cli::request::Request;
@@ -24,9 +24,7 @@ use crate::report::{Failure, Kind};
 pub fn run(raw: &Debug, root: &Path, env: &Env) -> Result<(), Failure> {
     let request = Request::new(&raw.build, env)?;
     let store = open_store(root)?;
-    // Nobody looks at the progress.
-    let (sender, _) = mpsc::channel();
-    let events = EventSink::new(sender);
+    let events = nobody();
     let runtime = runtime()?;
     let opened = Arc::new(runtime.block_on(plan::open(&request, env, &store, &events))?);
     if raw.what == DebugWhat::Ast {
@@ -40,25 +38,57 @@ pub fn run(raw: &Debug, root: &Path, env: &Env) -> Result<(), Failure> {
     match raw.what {
         DebugWhat::Graph if raw.dot => print(&dump::dot(graph, &targets)),
         DebugWhat::Graph => print(&dump::text(graph, &targets)),
-        DebugWhat::Keys => {
-            let mut out = String::new();
-            for id in graph.needed(&targets) {
-                let parts = definition_parts(&graph[id].op);
-                writeln!(out, "v{} {}", id.index(), graph[id].meta.name)
-                    .expect("writing to a string");
-                for (name, digest) in parts.iter() {
-                    writeln!(out, "    {name} {digest}").expect("writing to a string");
-                }
-            }
-            print(&out)
-        }
-        DebugWhat::Plan => {
-            let mut out = String::new();
-            for id in graph.needed(&targets) {
-                writeln!(out, "{}", graph[id].meta.name).expect("writing to a string");
-            }
-            print(&out)
+        DebugWhat::Keys | DebugWhat::Plan => {
+            let solver = Solver {
+                session: Arc::new(build::session(&request, env, &store, &opened)),
+                worker: build::worker(&request, &store)?,
+                events: nobody(),
+                cancel: CancelToken::default(),
+                store,
+            };
+            let graph = Arc::new(graph.clone());
+            let asked = build::solve_request(&request, env, &graph, &planned);
+            let forecast = runtime.block_on(solve::forecast(&solver, asked));
+            let forecast = forecast.map_err(|error| build::solve_failure(&error, &graph))?;
+            let show = if raw.what == DebugWhat::Keys { keys } else { fates };
+            print(&show(&graph, &forecast))
         }
         DebugWhat::Ast => Err(Failure::new(Kind::Bug, "the tree is printed before")),
     }
 }
+
+/// A log that nobody looks at.
+fn nobody() -> EventSink {
+    EventSink::new(mpsc::channel().0)
+}
+
+/// The key of each vertex with its named parts, inputs and what it selects from them included.
+fn keys(graph: &Graph, forecast: &[(VertexId, KeyParts, Fate)]) -> String {
+    let mut out = String::new();
+    for (id, parts, _) in forecast {
+        let (number, key) = (id.index(), parts.key().0);
+        writeln!(out, "v{number} {}\n  = {key}", graph[*id].meta.name).expect(STRING);
+        for (name, digest) in parts.iter() {
+            writeln!(out, "    {name} {digest}").expect(STRING);
+        }
+    }
+    out
+}
+
+/// What a build would do with each vertex.
+fn fates(graph: &Graph, forecast: &[(VertexId, KeyParts, Fate)]) -> String {
+    let mut out = String::new();
+    for (id, _, fate) in forecast {
+        let word = match fate {
+            Fate::Runs => "run",
+            Fate::Cached => "cached",
+            Fate::Outside => "look",
+            Fate::Unneeded => "skip",
+        };
+        writeln!(out, "{word:<7} {}", graph[*id].meta.name).expect(STRING);
+    }
+    out
+}
+
+/// Why writing cannot fail.
+const STRING: &str = "writing to a string";

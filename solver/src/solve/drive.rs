@@ -59,6 +59,63 @@ pub struct Build {
 /// The first failure, with its vertex; everything that ran is stopped then, and nothing unfinished
 /// is left in the store.
 pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, SolveError> {
+    let Begun { build, needed, mut found, runs } = begin(solver, request).await?;
+    let counts = build.report_found(&needed, &runs, &found);
+    let build = Arc::new(build);
+    drive(&build, &mut found, &runs).await?;
+
+    let mut trees = Vec::with_capacity(build.request.targets.len());
+    for edge in &build.request.targets {
+        trees.push(tree(&build, &found, *edge).await?);
+    }
+    Ok(Solved { trees, layers: Arc::clone(&build.layers), counts })
+}
+
+/// What [`solve`] would do with each vertex that the targets need, and the named parts of its key
+/// by definition. Nothing runs.
+///
+/// # Errors
+///
+/// Something outside cannot be found, or the store cannot be read.
+pub async fn forecast(
+    solver: &Solver,
+    request: SolveRequest,
+) -> Result<Vec<(VertexId, KeyParts, Fate)>, SolveError> {
+    let Begun { mut build, needed, found, runs } = begin(solver, request).await?;
+    let fate = |id: VertexId| match (runs[id.index()], build.outside.contains_key(&id)) {
+        (true, _) => Fate::Runs,
+        (false, true) => Fate::Outside,
+        (false, false) if found.contains_key(&id) => Fate::Cached,
+        (false, false) => Fate::Unneeded,
+    };
+    let fates: Vec<_> = needed.iter().map(|&id| (id, fate(id))).collect();
+    let all = fates.into_iter();
+    Ok(all.map(|(id, fate)| (id, build.definition.remove(&id).unwrap_or_default(), fate)).collect())
+}
+
+/// What becomes of a vertex.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fate {
+    /// It runs, or an image is pulled.
+    Runs,
+    /// Its result is known.
+    Cached,
+    /// It comes from outside of the build and is only looked at.
+    Outside,
+    /// Nothing that runs needs it.
+    Unneeded,
+}
+
+/// A build before anything runs.
+struct Begun {
+    build: Build,
+    needed: Vec<VertexId>,
+    found: HashMap<VertexId, Outcome>,
+    runs: Vec<bool>,
+}
+
+/// Finds what is outside and what is known, and decides what runs.
+async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveError> {
     let graph = Arc::clone(&request.graph);
     let targets: Vec<VertexId> = request.targets.iter().map(|edge| edge.vertex).collect();
     let needed = graph.needed(&targets);
@@ -88,7 +145,7 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     };
     build.selections = step::select::outside(&build, &needed).await?;
     build.definition = build.definition_keys(&needed);
-    let mut found = build.look_up(&needed)?;
+    let found = build.look_up(&needed)?;
     build.save_stat_caches();
 
     let need = Need {
@@ -113,15 +170,7 @@ pub async fn solve(solver: &Solver, request: SolveRequest) -> Result<Solved, Sol
     for &id in &needed {
         runs[id.index()] &= !build.outside.contains_key(&id);
     }
-    let counts = build.report_found(&needed, &runs, &found);
-    let build = Arc::new(build);
-    drive(&build, &mut found, &runs).await?;
-
-    let mut trees = Vec::with_capacity(build.request.targets.len());
-    for edge in &build.request.targets {
-        trees.push(tree(&build, &found, *edge).await?);
-    }
-    Ok(Solved { trees, layers: Arc::clone(&build.layers), counts })
+    Ok(Begun { build, needed, found, runs })
 }
 
 /// The tree of a target.
@@ -251,11 +300,9 @@ async fn run_step(
         build.remember(id, definition, key, &outcome, &parts, None)?;
         return Ok(outcome);
     }
-    let (lock, waited) = build.lock(key).await?;
-    if waited
-        && use_cache
-        && let Some(outcome) = build.cached(key, id)?
-    {
+    let lock = build.lock(key).await?;
+    // Another build may have made it meanwhile, however short the wait was.
+    if use_cache && let Some(outcome) = build.cached(key, id)? {
         events.send(vertex.digest, EventKind::Cached);
         return Ok(outcome);
     }

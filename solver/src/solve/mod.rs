@@ -24,7 +24,7 @@ use rbuild_store::digest::Digest;
 use rbuild_store::local::Store;
 
 pub use cancel::CancelToken;
-pub use drive::solve;
+pub use drive::{Fate, forecast, solve};
 pub use error::{SolveError, SolveErrorKind};
 pub use events::{EventSink, Task};
 pub use layers::{Layers, Planned, Pulled, SealOptions, blocking};

@@ -78,18 +78,18 @@ impl Build {
         Ok(Some(outcome).filter(|it| !(it.planned_only && used) && self.is_whole(it)))
     }
 
-    /// Waits for the right to make the result of `key`; tells whether somebody else had it.
+    /// Waits for the right to make the result of `key`.
     pub(super) async fn lock(
         &self,
         key: CacheKey,
-    ) -> Result<(rbuild_store::lock::KeyLock, bool), SolveError> {
+    ) -> Result<rbuild_store::lock::KeyLock, SolveError> {
         if let Some(lock) = self.solver.store.try_lock_key(&key.0)? {
-            return Ok((lock, false));
+            return Ok(lock);
         }
         let store = Arc::clone(&self.solver.store);
         let wait = super::blocking(move || Ok(store.lock_key(&key.0)?));
         tokio::select! {
-            lock = wait => Ok((lock?, true)),
+            lock = wait => lock,
             () = self.solver.cancel.cancelled() => Err(SolveError::cancelled()),
         }
     }
