@@ -53,7 +53,11 @@ pub async fn prepare(
             from_bytes(&bytes, &request.file, cwd, store)
         }
         Context::Remote(url) => match remote::parse(url) {
-            remote::Remote::Git(identifier, attrs) => {
+            remote::Remote::Git(identifier, mut attrs) => {
+                if let Some(keep) = request.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR") {
+                    let keep = matches!(keep.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True");
+                    attrs.insert("git.keepgitdir".to_owned(), keep.to_string());
+                }
                 from_git(&identifier, &attrs, &request.file, cwd, store).await
             }
             remote::Remote::Http(url) => {
