@@ -28,6 +28,7 @@ impl LayerStore {
     /// # Errors
     ///
     /// If the tree cannot be read.
+    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     pub(crate) fn keep_records(
         &self,
         prepared: &Prepared,
@@ -114,11 +115,14 @@ pub(crate) fn record(owner: (u32, u32), stat: &Statx) -> Record {
     }
 }
 
+/// Target and time (seconds, nanoseconds): what tells one link from another.
+type Likeness = (Vec<u8>, i64, u32);
+
 /// Owners of the links and pipes of a tree, where some are not root's: on disk nothing tells.
 #[derive(Debug, Default)]
 pub(crate) struct Foreign {
     /// By target (empty for a pipe) and time; none where there are several owners.
-    by_content: HashMap<(Vec<u8>, i64, u32), Option<(u32, u32)>>,
+    by_content: HashMap<Likeness, Option<(u32, u32)>>,
 }
 
 impl Foreign {

@@ -12,29 +12,17 @@ use std::time::Duration;
 use rbuild_store::digest::{DiffId, Digest};
 use tokio::sync::{OnceCell, oneshot};
 
+pub use super::execution::{Execution, Exited};
 use super::launch::{self, LaunchError, Launched, Rung, Setup, Snapshotter, Wanted};
 use super::proto::{
-    Answer, Chain, Committed, Compression, Content, ExecRequest, ExitStatus, Failure, FailureKind,
-    LayerId, Request, Root, Sealed, Usage,
+    Answer, Chain, Compression, Content, ExecRequest, Failure, FailureKind, LayerId, Request, Root,
+    Sealed,
 };
 use super::serve::{self, Numbered};
 use super::wire;
 use crate::sandbox::host::{Explained, Facts, explain};
 use crate::sandbox::network;
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
-
-/// What a step's process did.
-#[derive(Clone, Debug)]
-pub struct Exited {
-    /// How it ended.
-    pub status: ExitStatus,
-    /// What it took.
-    pub usage: Usage,
-    /// The layers that were kept; none unless it ended with exit code 0.
-    pub layers: Vec<Committed>,
-    /// What a person should know beside. Lines without an end.
-    pub notes: Vec<String>,
-}
 
 /// How steps are held on this host, as the first line of a build tells.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -84,19 +72,11 @@ enum Engine {
     Here { layers: Arc<LayerStore>, refused: Vec<(Rung, Explained)> },
 }
 
-type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
+pub(super) type Waiting = Arc<Mutex<Option<BTreeMap<u64, oneshot::Sender<Answer>>>>>;
 
-struct Outgoing {
-    message: Numbered<Request>,
-    fds: Vec<OwnedFd>,
-}
-
-/// A step that runs. Dropping it cancels the step.
-#[derive(Debug)]
-pub struct Execution {
-    number: u64,
-    requests: Option<mpsc::Sender<Outgoing>>,
-    answer: oneshot::Receiver<Answer>,
+pub(super) struct Outgoing {
+    pub(super) message: Numbered<Request>,
+    pub(super) fds: Vec<OwnedFd>,
 }
 
 impl Worker {
@@ -312,42 +292,6 @@ impl Worker {
     }
 }
 
-impl Execution {
-    /// Ends the step and everything it started. Its end is still to be waited for.
-    pub fn cancel(&self) {
-        if let Some(requests) = &self.requests {
-            let body = Request::Cancel { number: self.number };
-            let message = Numbered { number: 0, body };
-            // A worker that is gone has taken the step with it.
-            drop(requests.send(Outgoing { message, fds: Vec::new() }));
-        }
-    }
-
-    /// Waits for the end. May be called again if it was not waited for to the end.
-    ///
-    /// # Errors
-    ///
-    /// If the process could not be started, or its result not be kept.
-    pub async fn wait(&mut self) -> Result<Exited, Failure> {
-        let answer = (&mut self.answer).await.map_err(|_| lost());
-        self.requests = None;
-        let answer = answer?;
-        if let Answer::Failed(failure) = answer {
-            return Err(failure);
-        }
-        let Answer::Exited { status, usage, layers, notes } = answer else {
-            return Err(unexpected(&answer));
-        };
-        Ok(Exited { status, usage, layers, notes })
-    }
-}
-
-impl Drop for Execution {
-    fn drop(&mut self) {
-        self.cancel();
-    }
-}
-
 fn send(
     requests: &mpsc::Sender<Outgoing>,
     waiting: &Waiting,
@@ -518,7 +462,7 @@ fn done(answer: &Answer) -> Result<(), Failure> {
     if matches!(answer, Answer::Done) { Ok(()) } else { Err(unexpected(answer)) }
 }
 
-fn unexpected(answer: &Answer) -> Failure {
+pub(super) fn unexpected(answer: &Answer) -> Failure {
     bug(format!("the worker answered something else: {answer:?}"))
 }
 
@@ -526,6 +470,6 @@ fn bug(text: String) -> Failure {
     Failure { kind: FailureKind::Bug, text }
 }
 
-fn lost() -> Failure {
+pub(super) fn lost() -> Failure {
     Failure { kind: FailureKind::Host, text: "the worker process ended unexpectedly".to_owned() }
 }

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 pub mod client;
+mod execution;
 pub mod launch;
 pub mod proto;
 pub mod serve;

@@ -225,6 +225,7 @@ impl Supervisor {
     }
 
     /// Fails if the process may not make anything in a directory.
+    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     fn refuse(&self, parent: &OwnedFd, name: &[u8], heir: Heir) -> Result<(), Stop> {
         if heir.may {
             return Ok(());

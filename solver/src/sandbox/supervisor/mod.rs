@@ -105,10 +105,7 @@ impl Running {
 pub(super) fn start(listener: OwnedFd, view: View) -> io::Result<Running> {
     let work = move || -> Records {
         // If it cannot start, the listener closes, and the step's calls fail with ENOSYS.
-        let mut supervisor = match Supervisor::new(listener, view) {
-            Ok(supervisor) => supervisor,
-            Err(_) => return Records::new(),
-        };
+        let Ok(mut supervisor) = Supervisor::new(listener, view) else { return Records::new() };
         supervisor.run();
         supervisor.records
     };

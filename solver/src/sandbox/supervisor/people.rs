@@ -42,6 +42,7 @@ impl People {
     }
 
     /// Makes `pid` root: the first process of a step.
+    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     pub(super) fn adopt(&self, pid: i32) -> Result<(), Stop> {
         sys::soft_limit(pid, CARRIER, Some(0)).map(drop).map_err(leave)
     }

@@ -250,6 +250,7 @@ pub(super) fn write(pid: i32, address: u64, bytes: &[u8]) -> Result<(), Stop> {
 
 impl Tracees {
     /// A socket of `pid`, as a descriptor of the caller.
+    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     pub(super) fn socket(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
         let pid = rustix::process::Pid::from_raw(pid).ok_or(Stop::Continue)?;
         let flags = rustix::process::PidfdFlags::empty();
