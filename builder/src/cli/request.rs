@@ -9,6 +9,7 @@ use rbuild_frontend::options::NoCache;
 use rbuild_solver::llb::op::{HostIp, NetMode, Ulimit};
 use rbuild_solver::sandbox::network::Options;
 use rbuild_store::platform::Platform;
+use rbuild_store::reference::Reference;
 
 use super::output::{self, Output};
 use super::raw::{Build, Isolation, Progress, Snapshotter};
@@ -178,7 +179,7 @@ impl Request {
                 .iter()
                 .map(|it| {
                     key_value("--build-context", it)
-                        .map(|(name, value)| (name.to_lowercase(), value))
+                        .map(|(name, value)| (context_name(&name), value))
                 })
                 .collect::<Result<_, _>>()?,
             labels: raw.labels.iter().map(|it| label(it)).collect(),
@@ -307,6 +308,19 @@ fn key_value(flag: &str, text: &str) -> Result<(String, String), Failure> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         Some(_) | None => Err(Failure::usage(format!("{flag} `{text}`: expected NAME=VALUE"))),
+    }
+}
+
+/// The name that `FROM` and `--from` are compared with: an image's in its short form, without
+/// `latest` (as buildx has it); any other in lower case.
+fn context_name(name: &str) -> String {
+    let lower = name.to_lowercase();
+    match lower.parse::<Reference>() {
+        Ok(image) => {
+            let short = image.familiar();
+            short.strip_suffix(":latest").map_or(short.clone(), str::to_owned)
+        }
+        Err(_) => lower,
     }
 }
 

@@ -399,13 +399,13 @@ mod tests {
              0.4 a err make: 
              0.5 a log no rule
              0.5 a error exit code: 2",
-            &expect![[r"
+            &expect![[r#"
                 #1 [1/1] RUN make
                 #1 0.200 10%
                 #1 0.200 20%
                 #1 0.200 all:
                 #1 0.500 no rule
-                #1 0.500 make: 
+                #1 0.500 make:
                 #1 ERROR: exit code: 2
                 ------
                  > [1/1] RUN make:
@@ -413,9 +413,9 @@ mod tests {
                 0.200 20%
                 0.200 all:
                 0.500 no rule
-                0.500 make: 
+                0.500 make:
                 ------
-            "]],
+            "#]],
         );
     }
 
