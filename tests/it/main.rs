@@ -16,6 +16,7 @@ mod output;
 mod progress;
 mod pull;
 mod run;
+mod rungs;
 mod shipped;
 mod store;
 mod tidy;
