@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use rbuild_tests::docker_registry::DockerRegistry;
 use rbuild_tests::image::Image;
@@ -13,9 +14,12 @@ use crate::output::run_with_podman;
 
 /// Debian's smallest root file system, made once and kept beside what cargo builds.
 pub(crate) fn debian_tar() -> PathBuf {
+    // Tests are threads of one process: one of them makes it, the others wait.
+    static MAKING: Mutex<()> = Mutex::new(());
     let own = std::env::current_exe().expect("the path of a running program");
     let folder = own.ancestors().nth(3).expect("in the target folder").join("rbuild-fixtures");
     let tar = folder.join("debian.tar");
+    let _one = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if tar.exists() {
         return tar;
     }
