@@ -53,14 +53,11 @@ impl Env {
         self.var("HOME").map(PathBuf::from)
     }
 
-    /// The store's default place: `$RBUILD_ROOT`, `$XDG_DATA_HOME/rbuild`, `~/.local/share/rbuild`.
-    pub fn default_root(&self) -> Option<PathBuf> {
-        if let Some(root) = self.var("RBUILD_ROOT") {
-            return Some(PathBuf::from(root));
+    /// Where the user's data is: `$XDG_DATA_HOME`, `~/.local/share`.
+    pub fn data_dir(&self) -> Option<PathBuf> {
+        match self.var("XDG_DATA_HOME") {
+            Some(data) => Some(PathBuf::from(data)),
+            None => Some(self.home()?.join(".local/share")),
         }
-        if let Some(data) = self.var("XDG_DATA_HOME") {
-            return Some(PathBuf::from(data).join("rbuild"));
-        }
-        Some(self.home()?.join(".local/share/rbuild"))
     }
 }

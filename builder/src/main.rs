@@ -11,6 +11,7 @@ mod context;
 mod env;
 mod gateway;
 mod output;
+mod place;
 mod progress;
 mod report;
 mod session;

@@ -13,6 +13,7 @@ mod language;
 mod layering;
 mod main_job;
 mod output;
+mod places;
 mod progress;
 mod pull;
 mod run;

@@ -125,10 +125,15 @@ impl TestSpace {
             .env("TMPDIR", self.path("tmp"))
             .env("RBUILD_ROOT", self.path("store"));
         command.env("USER", &self.runner.name);
+        self.as_runner(&mut command);
+        command
+    }
+
+    /// Lets a command run as who runs `rbuild` here.
+    pub fn as_runner(&self, command: &mut Command) {
         if self.runner != host::ourselves() {
             command.uid(self.runner.uid).gid(self.runner.gid);
         }
-        command
     }
 
     /// Runs `rbuild ARGS`.

@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "rbuild", version, max_term_width = 100, propagate_version = true)]
 pub struct Cli {
-    /// Directory of the store [default: $`RBUILD_ROOT`, else rbuild in the user's data directory]
+    /// Directory of the store [default: $`RBUILD_ROOT`, else rbuild in the user's data directory,
+    /// else one of the user's own among the temporary directories]
     #[arg(long, global = true, value_name = "DIR")]
     pub root: Option<PathBuf>,
     /// What to do.

@@ -21,7 +21,8 @@ use rbuild_store::local::Store;
 
 use crate::cli::raw::{Cli, Command};
 use crate::env::Env;
-use crate::report::{Failure, Kind};
+use crate::place;
+use crate::report::Failure;
 
 /// Runs the command.
 ///
@@ -49,13 +50,13 @@ pub fn run(cli: &Cli, env: &Env) -> Result<(), Failure> {
 
 /// The store's root.
 fn root(cli: &Cli, env: &Env) -> Result<PathBuf, Failure> {
-    if let Some(root) = &cli.root {
-        return Ok(env.cwd.join(root));
+    let place = place::choose(cli.root.as_deref(), env)?;
+    let quiet = matches!(&cli.command, Command::Build(raw) if raw.quiet);
+    if let Some(note) = place.note.filter(|_| !quiet) {
+        // A note that nobody reads stops nothing.
+        drop(writeln!(std::io::stderr().lock(), "note: {note}"));
     }
-    env.default_root().map(|root| env.cwd.join(root)).ok_or_else(|| {
-        Failure::new(Kind::Host, "there is no place for the store: HOME is not set")
-            .hint("name a directory with --root or RBUILD_ROOT")
-    })
+    Ok(place.root)
 }
 
 /// Opens the store.

@@ -104,6 +104,11 @@ pub fn explain(refusal: Refusal, facts: &Facts) -> Explained {
             helper(&refusal, facts)
         } else if refusal.call.starts_with("/etc/sub") {
             subordinate(&refusal, facts)
+        } else if refusal.call == "/proc/self/uid_map" {
+            words(
+                "rbuild runs as root of a user namespace with few ids, and has no more to give",
+                &["start what is around it with 65536 ids (podman run --uidmap 0:1:65536)"],
+            )
         } else if refusal.call == "unshare(CLONE_NEWUSER)" {
             namespace(&refusal, facts)
         } else if matches!(refusal.errno, libc::EPERM | libc::EACCES) {

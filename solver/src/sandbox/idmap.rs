@@ -68,6 +68,11 @@ pub fn identity(own: &str) -> Vec<Extent> {
     map
 }
 
+/// How many ids a map has.
+pub fn ids(map: &[Extent]) -> u64 {
+    map.iter().map(|it| u64::from(it.count)).sum()
+}
+
 /// The map of one id, which is root inside.
 pub fn single(id: u32) -> Vec<Extent> {
     vec![Extent { inside: 0, outside: id, count: 1 }]
@@ -113,5 +118,6 @@ mod tests {
         assert_eq!(text(&identity("         0          0 4294967295\n")), "0 0 4294967295\n");
         assert_eq!(text(&identity("0 200000 65536\n70000 5 1")), "0 0 65536\n70000 70000 1\n");
         assert_eq!(text(&single(1001)), "0 1001 1\n");
+        assert_eq!(ids(&identity("0 200000 65536\n70000 5 1")), 65_537);
     }
 }

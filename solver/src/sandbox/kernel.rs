@@ -337,6 +337,8 @@ pub(super) fn said(fs: &OwnedFd, call: &'static str) -> impl Fn(rustix::io::Errn
         let mut line = [0; 512];
         let got = rustix::io::read(fs, &mut line).unwrap_or(0);
         let text = String::from_utf8_lossy(&line[..got]).trim().to_owned();
+        // Each message begins with its level: e, w or i.
+        let text = text.strip_prefix("e ").unwrap_or(&text);
         let detail = if text.is_empty() { String::new() } else { format!(" (kernel: {text})") };
         KernelError::Call { call, detail, source: errno.into() }
     }

@@ -336,8 +336,8 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
                 let text = format!("--isolation={} is not possible here: {why}", rung.name());
                 return Err(Failure { kind: FailureKind::Host, text });
             }
-            let key =
-                if rustix::process::geteuid().is_root() { MapKey::root() } else { MapKey::none() };
+            // Also as root: what is recorded here must not be taken for real owners by a worker.
+            let key = MapKey::none();
             let layers = LayerStore::open(&setup.store, key, Ownership::Recorded, Driver::Plain);
             let layers = Arc::new(layers.map_err(|error| error.to_failure())?);
             Ok(Engine::Here { layers, refused })

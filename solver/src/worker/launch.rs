@@ -171,7 +171,9 @@ impl std::fmt::Display for Refusal {
 impl Refusal {
     /// Whether it is about a range of ids, and one id could still be had.
     pub fn is_about_ranges(&self) -> bool {
-        ["newuidmap", "newgidmap", "/etc/sub"].iter().any(|it| self.call.starts_with(it))
+        ["newuidmap", "newgidmap", "/etc/sub", "/proc/self/uid_map"]
+            .iter()
+            .any(|it| self.call.starts_with(it))
     }
 
     /// A refusal of `call` by the kernel.
@@ -330,8 +332,17 @@ fn write_single(pid: u32) -> Result<MapName, Refusal> {
 fn write_maps(pid: u32) -> Result<MapName, Refusal> {
     let uid = rustix::process::geteuid().as_raw();
     let gid = rustix::process::getegid().as_raw();
-    if uid == 0 && write_directly(pid).is_ok() {
-        return Ok(MapName::Root);
+    if uid == 0 {
+        let own = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let count = idmap::ids(&idmap::identity(&own));
+        // Root of a namespace with few ids has no more to give.
+        if count <= u64::from(idmap::MIN_RANGE) {
+            let detail = format!("root has {count} of the 65536 ids that images use");
+            return Err(Refusal { call: "/proc/self/uid_map".to_owned(), errno: 0, detail });
+        }
+        if write_directly(pid).is_ok() {
+            return Ok(MapName::Root);
+        }
     }
     let name = user_name(uid).unwrap_or_default();
     let file = |path| fs::read_to_string(path).unwrap_or_default();

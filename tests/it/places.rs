@@ -1,0 +1,78 @@
+//! Where rbuild works: without a home, without namespaces, on stores of every kind.
+
+use std::process::Command;
+
+use rbuild_tests::needs;
+use rbuild_tests::ran::{Ran, Running};
+use rbuild_tests::space::TestSpace;
+
+/// Runs `rbuild ARGS` as root of a user namespace with one id, in a place that the shell command
+/// `script` has set up.
+fn within(space: &TestSpace, script: &str, args: &[&str]) -> Ran {
+    let inner = space.command(args);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c"]);
+    command.arg(format!("{script}; exec \"$@\"")).arg("sh").arg(inner.get_program());
+    command.args(inner.get_args()).env_clear();
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(inner.get_current_dir().unwrap());
+    space.as_runner(&mut command);
+    Running::start(&mut command).wait()
+}
+
+/// No namespace of any user within.
+const NO_NAMESPACES: &str = "echo 0 > /proc/sys/user/max_user_namespaces";
+
+#[test]
+fn without_a_home() {
+    let space = TestSpace::new();
+    space.write("file", "x");
+    space.write("Dockerfile", "FROM scratch\nCOPY --chown=5:6 file /\n");
+    let output = "type=oci,dest=@OUT@/image.tar";
+    let mut command = space.command(&["build", "-o", output, "."]);
+    command.env("HOME", "/proc/nowhere").env_remove("RBUILD_ROOT");
+    Running::start(&mut command).wait().success().says("rbuild-").says("--root DIR");
+    let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
+    assert_eq!(tree.read("file"), "x");
+    let mut command = space.command(&["build", "-o", output, "."]);
+    command.env("HOME", "/proc/nowhere").env_remove("RBUILD_ROOT");
+    Running::start(&mut command).wait().success().cached("COPY");
+}
+
+#[test]
+fn a_build_without_steps_needs_no_namespace_and_gives_the_same_image() {
+    needs!(Ids, Program("busybox"), Program("unshare"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("file", "x");
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@ AS a\nCOPY --chown=5:6 --chmod=4755 file /\n\
+         FROM @BASE@\nCOPY --from=a /home /file /x/\nWORKDIR /w\nADD --chown=7 file /w/\n",
+    );
+    let build = |name: &'static str| {
+        let output = format!("type=oci,dest=@OUT@/{name}.tar,rewrite-timestamp=true");
+        let root = format!("--root=@SPACE@/store/{name}");
+        let id = format!("--iidfile=@OUT@/{name}");
+        let args =
+            [&root, "build", "--build-arg=SOURCE_DATE_EPOCH=1000000000", &id, "-o", &output, "."];
+        args.map(str::to_owned)
+    };
+    let (with, without) = (build("with"), build("without"));
+    space.run(&with.each_ref().map(String::as_str)).success();
+    let args = [&without.each_ref().map(String::as_str)[..], &["-o", "type=tar,dest=@OUT@/t.tar"]];
+    within(&space, NO_NAMESPACES, &args.concat()).success();
+    assert_eq!(space.read("out/with"), space.read("out/without"));
+    // What a place without namespaces has put into the store is not taken for more than it is.
+    space.write("Dockerfile", "FROM @BASE@\nRUN [ $(stat -c %u:%g /home/app) = 1000:1000 ]\n");
+    let args = ["--root=@SPACE@/store/without", "build", "--progress=plain", "."];
+    within(&space, "true", &args).success().says("isolation userns-single");
+}
+
+#[test]
+fn a_step_needs_a_namespace_and_says_how_to_get_one() {
+    needs!(Program("busybox"), Program("unshare"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+    let ran = within(&space, NO_NAMESPACES, &["build", "--isolation=userns", "."]);
+    ran.ended(3).says("unshare(CLONE_NEWUSER)").says("sysctl -w user.max_user_namespaces=");
+}
