@@ -7,6 +7,7 @@
 
 mod build;
 mod cache;
+mod devices;
 mod errors;
 mod examples;
 mod language;

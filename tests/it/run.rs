@@ -93,7 +93,7 @@ fn the_kernel_is_out_of_reach() {
          (echo x > /proc/sysrq-trigger) 2>/dev/null && echo sysrq >> /reached; \
          (mkdir /sys/x) 2>/dev/null && echo sys >> /reached; \
          mount -t tmpfs none /mnt 2>/dev/null && echo mount >> /reached; \
-         mknod /b b 8 0 2>/dev/null && cat /b >/dev/null 2>&1 && echo disk >> /reached; \
+         mknod /b b 8 0 && [ $(head -c 512 /b | wc -c) -gt 0 ] && echo disk >> /reached; \
          head -c1 /proc/kcore >/dev/null 2>&1 && echo kcore >> /reached; \
          unshare -U true 2>/dev/null && echo unshare >> /reached; \
          chroot / /bin/true || echo no-chroot >> /reached; \

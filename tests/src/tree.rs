@@ -24,7 +24,7 @@ pub struct Node {
     pub gid: u64,
     /// Seconds since 1970.
     pub mtime: u64,
-    /// Where a link points.
+    /// Where a link points; the numbers of a device.
     pub target: String,
     /// What a file contains.
     pub content: Vec<u8>,
@@ -155,6 +155,11 @@ fn node(mut entry: tar::Entry<'_, &[u8]>) -> (String, Node) {
         content: Vec::new(),
         xattrs,
     };
+    if let (Ok(Some(major)), Ok(Some(minor)), 'c' | 'b') =
+        (header.device_major(), header.device_minor(), kind)
+    {
+        node.target = format!("{major}:{minor}");
+    }
     entry.read_to_end(&mut node.content).expect("all of an entry");
     (path, node)
 }

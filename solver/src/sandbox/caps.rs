@@ -2,6 +2,8 @@
 
 /// `CAP_SYS_CHROOT` and so on: the numbers that the filter depends on (linux/capability.h).
 pub mod number {
+    /// Do anything with any file.
+    pub const DAC_OVERRIDE: u8 = 1;
     /// Read any file.
     pub const DAC_READ_SEARCH: u8 = 2;
     /// Load modules.
@@ -22,6 +24,8 @@ pub mod number {
     pub const SYS_NICE: u8 = 23;
     /// The clock.
     pub const SYS_TIME: u8 = 25;
+    /// mknod(2) of devices.
+    pub const MKNOD: u8 = 27;
     /// Terminals of others.
     pub const SYS_TTY_CONFIG: u8 = 26;
     /// The kernel's log.

@@ -18,7 +18,7 @@ use super::apply::{ApplyError, KernelError, apply};
 use super::identity::{Identity, identity};
 use super::kernel::Linux;
 use super::limits::{Limit, clamp};
-use super::plan::{NetworkNamespace, Plan, Process, Report};
+use super::plan::{NetworkNamespace, Plan, Pretend, Process, Report};
 use super::sys::{self, Fork, Listener};
 use super::{caps, seccomp, supervisor};
 use crate::worker::wire;
@@ -185,22 +185,22 @@ fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
 /// Gives up what the step must not have. After this the process is as hostile as its command.
 fn lower(process: &Process, identity: &Identity, socket: BorrowedFd<'_>) -> Result<(), Report> {
     bound(process).map_err(|error| failed(&error))?;
-    if process.pretend {
-        let report = pretend().map_err(|error| failed(&error))?;
-        let fds: Vec<_> = report.1.iter().map(OwnedFd::as_fd).collect();
-        wire::send(socket, &report.0, &fds).map_err(|error| host(&error))?;
-    }
+    let (report, listener) = pretend(process.pretend).map_err(|error| failed(&error))?;
+    let fds: Vec<_> = listener.iter().map(OwnedFd::as_fd).collect();
+    wire::send(socket, &report, &fds).map_err(|error| host(&error))?;
     become_user(process, identity).map_err(|error| failed(&error))
 }
 
-/// From here on a supervisor answers for the ids that the host does not have.
-fn pretend() -> Result<(Report, Option<OwnedFd>), InitError> {
+/// From here on a supervisor answers for what the host does not have.
+fn pretend(what: Pretend) -> Result<(Report, Option<OwnedFd>), InitError> {
     let doing = "install the filter that asks the supervisor";
-    match sys::install_filter(&supervisor::filter(), Listener::New) {
+    match sys::install_filter(&supervisor::filter(what), Listener::New) {
         Ok(listener) => Ok((Report::Listener, listener)),
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-            sys::install_filter(&supervisor::filter_unanswered(), Listener::None)
-                .map_err(call(doing))?;
+            if what == Pretend::Ids {
+                sys::install_filter(&supervisor::filter_unanswered(), Listener::None)
+                    .map_err(call(doing))?;
+            }
             Ok((Report::Unanswered, None))
         }
         Err(error) => Err(call(doing)(error)),

@@ -7,6 +7,8 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
 use super::plan::{Plan, Report, Stub};
@@ -50,8 +52,8 @@ pub struct Outcome {
     pub stubs: Vec<Stub>,
     /// Owners that are recorded nowhere else.
     pub(super) records: Records,
-    /// Whether nobody could answer for pretended ids, so that all owners are root.
-    pub flattened: bool,
+    /// Whether nobody could answer for what the host does not have.
+    pub unanswered: bool,
 }
 
 impl Outcome {
@@ -59,7 +61,7 @@ impl Outcome {
     pub fn cancelled() -> Self {
         let records = Records::new();
         let (end, stubs) = (End::Cancelled, Vec::new());
-        Self { end, cpu_micros: 0, max_rss: 0, stubs, records, flattened: false }
+        Self { end, cpu_micros: 0, max_rss: 0, stubs, records, unanswered: false }
     }
 }
 
@@ -136,9 +138,10 @@ pub fn run(
         let thread = std::thread::Builder::new()
             .spawn_scoped(scope, move || run_here(program, plan, fds, killer, &tell))
             .map_err(RunError::Start)?;
-        // Until the step's thread has ended. Without a supervisor the step cannot start, and says so.
+        // Until the step's thread has ended. Without a supervisor the step's calls fail.
+        let pretend = plan.process.pretend;
         let supervisors: Vec<_> =
-            told.iter().map_while(|it| supervisor::start(it, view.clone()).ok()).collect();
+            told.iter().map_while(|it| supervisor::start(it, view.clone(), pretend).ok()).collect();
         let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         let records = supervisors.into_iter().flat_map(Running::join).collect();
         Ok(Outcome { records, ..outcome? })
@@ -190,13 +193,15 @@ fn converse(
         .map_err(|errno| RunError::Start(errno.into()))?;
     killer.arm(pidfd);
     let cancelled = |stubs| Outcome { stubs, ..Outcome::cancelled() };
-    let mut flattened = false;
+    let mut unanswered = false;
     let mut stubs = Vec::new();
     let mut not_started = None;
     if let Err(error) = wire::send(socket.as_fd(), plan, fds) {
         return if killer.killed() { Ok(cancelled(stubs)) } else { Err(error.into()) };
     }
+    let mut listener = None;
     loop {
+        wait(socket, &mut listener, listeners);
         let (report, fds) = match wire::receive::<Report>(socket.as_fd()) {
             Ok(Some(received)) => received,
             Ok(None) | Err(_) if killer.killed() => return Ok(cancelled(stubs)),
@@ -205,12 +210,8 @@ fn converse(
         };
         match report {
             Report::Ready { stubs: made } => stubs = made,
-            Report::Listener => {
-                let listener = fds.into_iter().next().ok_or(RunError::Lost)?;
-                // Nobody there: the step hears of it by the failure of its next call.
-                drop(listeners.send(listener));
-            }
-            Report::Unanswered => flattened = true,
+            Report::Listener => listener = fds.into_iter().next(),
+            Report::Unanswered => unanswered = true,
             Report::NotStarted { code, text } => not_started = Some((code, text)),
             Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
             Report::Ended { code_or_signal, cpu_micros, max_rss } => {
@@ -221,8 +222,29 @@ fn converse(
                     (None, signal) => End::Signal(-signal),
                 };
                 let records = Records::new();
-                return Ok(Outcome { end, cpu_micros, max_rss, stubs, records, flattened });
+                return Ok(Outcome { end, cpu_micros, max_rss, stubs, records, unanswered });
             }
+        }
+    }
+}
+
+/// Waits until init says something. A listener is handed on with the first call that it tells of:
+/// most steps never make one.
+fn wait(socket: &UnixStream, listener: &mut Option<OwnedFd>, listeners: &mpsc::Sender<OwnedFd>) {
+    while let Some(waiting) = listener.take() {
+        let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&waiting, PollFlags::IN)];
+        if poll(&mut fds, None).is_err_and(|errno| errno != Errno::INTR) {
+            return;
+        }
+        let (said, asked) = (fds[0].revents(), fds[1].revents());
+        if asked.contains(PollFlags::IN) {
+            // Nobody there: the step hears of it by the failure of its call.
+            drop(listeners.send(waiting));
+        } else if asked.is_empty() {
+            *listener = Some(waiting);
+        }
+        if !said.is_empty() {
+            return;
         }
     }
 }

@@ -237,10 +237,21 @@ pub struct Process {
     pub caps: u64,
     /// Whether the system call filter is put on.
     pub filtered: bool,
-    /// Whether there is one id only, and all others are pretended.
-    pub pretend: bool,
+    /// What a supervisor answers for.
+    pub pretend: Pretend,
     /// Added to the kernel's readiness to kill it when memory runs out.
     pub oom_score_adjust: i32,
+}
+
+/// What the host does not have and a supervisor makes up.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Pretend {
+    /// Devices that the process makes: they are recorded, and it sees them as empty files.
+    NewDevices,
+    /// Devices that it makes or finds in its tree.
+    Devices,
+    /// Devices, and all ids but one.
+    Ids,
 }
 
 impl fmt::Display for Restrict {
@@ -310,8 +321,8 @@ fn after(litter: Litter) -> &'static str {
     }
 }
 
-/// What init tells the worker, in this order: `Ready`, `Listener` or `Unanswered` where ids are
-/// pretended, then `Ended`; or `Failed` instead of any.
+/// What init tells the worker, in this order: `Ready`, `Listener` or `Unanswered`, then `Ended`; or
+/// `Failed` instead of any.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Report {
     /// Everything is set up; the program starts now.

@@ -18,7 +18,7 @@ use super::init::{STDERR, STDOUT};
 use super::mounts::{self, Layout, Mount, Source, Tree};
 use super::network::{self, Lease, Networks};
 use super::parent::{self, End, Killer, Outcome, RunError};
-use super::plan::{HostPath, Litter, Plan, Process};
+use super::plan::{HostPath, Litter, Plan, Pretend, Process};
 use super::relay::Relay;
 use super::{caps, files, limits};
 use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
@@ -127,7 +127,7 @@ impl Steps {
             scratch: self.work.join("mnt").into(),
             network: namespace,
             steps: mounts::steps(&layout),
-            process: process(request, layers.ownership() == Ownership::Recorded)?,
+            process: process(request, pretend(layers, request)?)?,
         };
         if killer.killed() {
             return Ok(Outcome::cancelled());
@@ -135,7 +135,7 @@ impl Steps {
         let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
         let outcome = parent::run(&self.program, &plan, &passed, killer, &view)
             .map_err(|error| refused(&error))?;
-        if outcome.flattened {
+        if outcome.unanswered && plan.process.pretend == Pretend::Ids {
             let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());
         }
         if let End::NotStarted(_, text) = &outcome.end {
@@ -323,7 +323,22 @@ fn tree(rootfs: &Rootfs) -> Tree {
     }
 }
 
-fn process(request: &ExecRequest, pretend: bool) -> Result<Process, Failure> {
+/// What the step's supervisor answers for. Most steps neither have devices in their trees nor make
+/// any, and looking at files costs nothing more there.
+fn pretend(layers: &LayerStore, request: &ExecRequest) -> Result<Pretend, Failure> {
+    if layers.ownership() == Ownership::Recorded {
+        return Ok(Pretend::Ids);
+    }
+    let mut devices = request.args.iter().any(|it| it.contains("mknod"));
+    for mount in &request.mounts {
+        if let MountSource::Tree { chain, .. } = &mount.source {
+            devices = devices || layers.has_devices(chain).map_err(|it| it.to_failure())?;
+        }
+    }
+    Ok(if devices { Pretend::Devices } else { Pretend::NewDevices })
+}
+
+fn process(request: &ExecRequest, pretend: Pretend) -> Result<Process, Failure> {
     let limits = limits::limits(&request.ulimits)
         .map_err(|error| Failure { kind: FailureKind::User, text: error.to_string() })?;
     Ok(Process {

@@ -34,18 +34,27 @@ const MAX_SMALL_BYTES: u64 = 64 << 20;
 /// Names the running boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
+/// Where every step has a mount: what a layer has there no step sees.
+const HIDDEN: &[u8] = b"dev/";
+
 /// What is known of a layer: read once by a process.
 #[derive(Debug)]
 pub(crate) struct Known {
     pub(crate) listing: Arc<Listing>,
     /// Directories that the layer needs but does not describe, parents first.
     pub(crate) implied: Vec<Vec<u8>>,
+    /// Whether it has devices where steps see them.
+    devices: bool,
 }
 
 impl Known {
     fn new(listing: Listing) -> Self {
         let implied = implied(listing.entries().iter());
-        Self { listing: Arc::new(listing), implied }
+        let devices = listing.entries().iter().any(|it| {
+            matches!(it.kind, Kind::Char { .. } | Kind::Block { .. })
+                && !it.path.starts_with(HIDDEN)
+        });
+        Self { listing: Arc::new(listing), implied, devices }
     }
 }
 
@@ -124,6 +133,16 @@ impl LayerStore {
     pub(crate) fn view(&self, chain: &[LayerId]) -> Result<View, Error> {
         let listings = chain.iter().map(|layer| self.listing(layer)).collect::<Result<_, _>>()?;
         Ok(View::new(listings))
+    }
+
+    /// Whether a step may find devices in the tree of a chain.
+    pub(crate) fn has_devices(&self, chain: &[LayerId]) -> Result<bool, Error> {
+        for layer in chain {
+            if self.known(layer)?.devices {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The listing of a layer, in its order.

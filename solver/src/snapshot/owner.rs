@@ -160,10 +160,15 @@ impl Meta {
             (meta.uid, meta.gid) = (it.uid, it.gid);
         }
         let mode = if it.held_mode == meta.permissions() { it.mode } else { meta.mode };
-        let is_stand_in = meta.file_type() == FileType::RegularFile && stat.stx_size == 0;
-        let kind = if is_stand_in { it.mode } else { meta.mode };
+        let is_device = matches!(
+            FileType::from_raw_mode(it.mode),
+            FileType::CharacterDevice | FileType::BlockDevice
+        );
+        // Whatever was written to the file that stands for a device is gone, as in most devices.
+        let stands_in = meta.file_type() == FileType::RegularFile && is_device;
+        let kind = if stands_in { it.mode } else { meta.mode };
         meta.mode = (kind & !0o7777) | (mode & 0o7777);
-        if meta.file_type() != FileType::RegularFile && is_stand_in {
+        if stands_in {
             meta.device = makedev(it.major, it.minor);
         }
         meta

@@ -1,5 +1,6 @@
 //! The calls that a supervisor answers, and the filter that has the kernel ask. Pure.
 
+use super::super::plan::Pretend;
 use super::super::seccomp::Arch;
 use super::super::sys::Instruction;
 
@@ -140,6 +141,10 @@ const fn old() -> Vec<(i64, Call)> {
     Vec::new()
 }
 
+/// The bits of a type in a mode that character and block devices have in common, and no other.
+const DEVICE_MASK: u32 = 0o130_000;
+const DEVICE: u32 = 0o020_000;
+
 /// `O_CREAT`, and the bit that only `O_TMPFILE` has.
 pub(super) const CREATES: u32 = 0o100 | 0o20_000_000;
 
@@ -168,9 +173,42 @@ const fn interfaces(arch: Arch) -> (u32, u32, u32) {
     }
 }
 
-/// The filter of a step whose ids are pretended: the kernel asks about every call of [`native`].
-pub(in super::super) fn filter() -> Vec<Instruction> {
-    program(|call, body| match call {
+/// The filter of a supervised step: what the kernel asks about.
+pub(in super::super) fn filter(pretend: Pretend) -> Vec<Instruction> {
+    match pretend {
+        Pretend::Ids => filter_of_ids(),
+        Pretend::NewDevices | Pretend::Devices => filter_of_devices(pretend),
+    }
+}
+
+/// The kernel asks about devices that are made and, where there are some, about every look at a
+/// file.
+fn filter_of_devices(pretend: Pretend) -> Vec<Instruction> {
+    program(&[], |call, body| match call {
+        Call::MakeNode { path, .. } => {
+            body.extend([load(arg(path + 1)), op(0x54, DEVICE_MASK)]); // A &= K
+            body.extend([jump(0x15, DEVICE, 0, 1), ret(NOTIFY), ret(ALLOW)]);
+        }
+        Call::Stat { .. } | Call::Statx if pretend == Pretend::Devices => body.push(ret(NOTIFY)),
+        Call::Owner { .. }
+        | Call::Mode { .. }
+        | Call::Stat { .. }
+        | Call::Statx
+        | Call::Open { .. }
+        | Call::OpenHow
+        | Call::MakeDir { .. }
+        | Call::MakeLink { .. }
+        | Call::Set(_)
+        | Call::Get(_)
+        | Call::Execute { .. }
+        | Call::Chroot
+        | Call::PeerIds => {}
+    })
+}
+
+/// The kernel asks about every call of [`native`].
+fn filter_of_ids() -> Vec<Instruction> {
+    program(&NARROW, |call, body| match call {
         Call::Open { flags: Some(index), .. } => {
             body.extend([load(arg(index)), jump(0x45, CREATES, 0, 1), ret(NOTIFY), ret(ALLOW)]);
         }
@@ -198,7 +236,7 @@ pub(in super::super) fn filter() -> Vec<Instruction> {
 
 /// The filter of a step that nobody can be asked about: owners and ids change without effect.
 pub(in super::super) fn filter_unanswered() -> Vec<Instruction> {
-    program(|call, body| match call {
+    program(&NARROW, |call, body| match call {
         Call::Owner { .. } | Call::Set(_) => body.push(ret(SUCCEED)),
         Call::Mode { .. }
         | Call::Stat { .. }
@@ -215,7 +253,9 @@ pub(in super::super) fn filter_unanswered() -> Vec<Instruction> {
     })
 }
 
-fn program(verdict: impl Fn(Call, &mut Vec<Instruction>)) -> Vec<Instruction> {
+/// A program that gives the native calls their verdicts; those of the 32-bit interface that are
+/// listed succeed.
+fn program(succeeding: &[u32], verdict: impl Fn(Call, &mut Vec<Instruction>)) -> Vec<Instruction> {
     let (native_arch, narrow, narrow_fchownat) = interfaces(Arch::HERE);
     let mut body = vec![load(NUMBER)];
     if Arch::HERE == Arch::X86_64 {
@@ -238,9 +278,11 @@ fn program(verdict: impl Fn(Call, &mut Vec<Instruction>)) -> Vec<Instruction> {
     let mut program = vec![load(ARCH), jump(0x15, native_arch, 1, 0)];
     program.push(op(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX)));
     program.extend(body);
-    program.extend([jump(0x15, narrow, 1, 0), ret(ALLOW), load(NUMBER)]);
-    for number in NARROW.into_iter().chain([215, 216, narrow_fchownat]) {
-        program.extend([jump(0x15, number, 0, 1), ret(SUCCEED)]);
+    if !succeeding.is_empty() {
+        program.extend([jump(0x15, narrow, 1, 0), ret(ALLOW), load(NUMBER)]);
+        for number in succeeding.iter().copied().chain([215, 216, narrow_fchownat]) {
+            program.extend([jump(0x15, number, 0, 1), ret(SUCCEED)]);
+        }
     }
     program.push(ret(ALLOW));
     program
@@ -292,6 +334,7 @@ mod tests {
                 0x05 => at += k as usize,
                 0x15 => at += take(a == k),
                 0x45 => at += take(a & k != 0),
+                0x54 => a &= k,
                 0x06 => return k,
                 other => panic!("instruction {other:#x}"),
             }
@@ -301,7 +344,7 @@ mod tests {
     #[test]
     fn asks_about_the_calls_of_the_table_only() {
         let (native_arch, ..) = interfaces(Arch::HERE);
-        let program = filter();
+        let program = filter(Pretend::Ids);
         for number in 0..600_u32 {
             let listed = native().into_iter().find(|it| it.0 == i64::from(number));
             let got = run(&program, native_arch, number, [0; 3]);
@@ -317,7 +360,7 @@ mod tests {
     #[test]
     fn asks_about_what_creates() {
         let (native_arch, narrow, _) = interfaces(Arch::HERE);
-        let program = filter();
+        let program = filter(Pretend::Ids);
         let openat = u32::try_from(libc::SYS_openat).unwrap();
         assert_eq!(run(&program, native_arch, openat, [0, 0, 0o2]), ALLOW);
         assert_eq!(run(&program, native_arch, openat, [0, 0, 0o101]), NOTIFY);
@@ -328,6 +371,25 @@ mod tests {
         assert_eq!(run(&program, native_arch, getsockopt, [0, 6, 17]), ALLOW);
         assert_eq!(run(&program, narrow, 212, [0; 3]), SUCCEED);
         assert_eq!(run(&program, narrow, 5, [0; 3]), ALLOW);
+    }
+
+    #[test]
+    fn asks_about_devices_only() {
+        let (native_arch, ..) = interfaces(Arch::HERE);
+        let mknodat = u32::try_from(libc::SYS_mknodat).unwrap();
+        let fstat = u32::try_from(libc::SYS_fstat).unwrap();
+        for (pretend, look) in [(Pretend::NewDevices, ALLOW), (Pretend::Devices, NOTIFY)] {
+            let program = filter(pretend);
+            let run = |number, mode| run(&program, native_arch, number, [0, 0, mode]);
+            for mode in [libc::S_IFCHR | 0o666, libc::S_IFBLK] {
+                assert_eq!(run(mknodat, mode), NOTIFY, "{mode:o}");
+            }
+            for kind in [0, libc::S_IFREG, libc::S_IFDIR, libc::S_IFIFO, libc::S_IFSOCK] {
+                assert_eq!(run(mknodat, kind | 0o777), ALLOW, "{kind:o}");
+            }
+            assert_eq!(run(mknodat, libc::S_IFLNK), ALLOW);
+            assert_eq!(run(fstat, 0), look);
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! Answers the system calls of a step that has one id only, as if it had all of them.
+//! Answers system calls of a step as if it had what the host does not have: devices that it made,
+//! and, where there is one id only, all the others.
 //!
 //! ```text
-//!  the step (one id)                 worker: one thread for each step
-//!  -----------------                 --------------------------------
+//!  the step                          worker: one thread for each step that asks
+//!  --------                          ------------------------------------------
 //!  chown, stat, setuid, … ─ kernel ─> Supervisor: reads the arguments from the step's memory,
 //!                                     resolves the path from the step's root,
 //!                                     acts on the inode and its record
@@ -22,6 +23,7 @@
 
 mod calls;
 mod create;
+mod device;
 mod ids;
 mod owner;
 mod people;
@@ -43,6 +45,7 @@ pub(super) use calls::{filter, filter_unanswered};
 use self::calls::Call;
 use self::people::People;
 use self::tracee::Tracees;
+use super::plan::Pretend;
 use super::sys::{self, Notification, Response};
 use crate::snapshot::inodes::Foreign;
 use crate::snapshot::owner::Record;
@@ -102,10 +105,12 @@ impl Running {
 /// # Errors
 ///
 /// If no thread can be made.
-pub(super) fn start(listener: OwnedFd, view: View) -> io::Result<Running> {
+pub(super) fn start(listener: OwnedFd, view: View, pretend: Pretend) -> io::Result<Running> {
     let work = move || -> Records {
         // If it cannot start, the listener closes, and the step's calls fail with ENOSYS.
-        let Ok(mut supervisor) = Supervisor::new(listener, view) else { return Records::new() };
+        let Ok(mut supervisor) = Supervisor::new(listener, view, pretend) else {
+            return Records::new();
+        };
         supervisor.run();
         supervisor.records
     };
@@ -114,6 +119,7 @@ pub(super) fn start(listener: OwnedFd, view: View) -> io::Result<Running> {
 
 struct Supervisor {
     listener: OwnedFd,
+    pretend: Pretend,
     tracees: Tracees,
     people: People,
     records: Records,
@@ -128,14 +134,18 @@ struct Supervisor {
 
 impl Supervisor {
     /// In its thread: the root directory and the umask become its own.
-    fn new(listener: OwnedFd, view: View) -> io::Result<Self> {
+    fn new(listener: OwnedFd, view: View, pretend: Pretend) -> io::Result<Self> {
         let tracees = Tracees::new()?;
         sys::unshare(UnshareFlags::FS)?;
         rustix::process::umask(Mode::empty());
         sys::wake_up_here(listener.as_fd());
-        let foreign = Foreign::of(&view);
+        let foreign = match pretend {
+            Pretend::Ids => Foreign::of(&view),
+            Pretend::NewDevices | Pretend::Devices => Foreign::default(),
+        };
         Ok(Self {
             listener,
+            pretend,
             tracees,
             people: People::new(),
             records: Records::new(),
@@ -170,6 +180,12 @@ impl Supervisor {
         }
     }
 
+    /// Stops if nobody waits for the answer any more: then what was read of the caller may be
+    /// somebody else's, whose number is the same.
+    fn still(&self, call: &Notification) -> Result<(), Stop> {
+        if sys::is_waiting(self.listener.as_fd(), call.id) { Ok(()) } else { Err(Stop::Continue) }
+    }
+
     fn answer(&mut self, call: &Notification) {
         let response = match self.handle(call) {
             Ok(Reply::Sent) => return,
@@ -185,7 +201,9 @@ impl Supervisor {
         let kind = *self.calls.get(&call.number).ok_or(Stop::Continue)?;
         if !self.started {
             self.tracees.enter(call.pid).map_err(leave)?;
-            self.people.adopt(call.pid).map_err(leave)?;
+            if self.pretend == Pretend::Ids {
+                self.people.adopt(call.pid).map_err(leave)?;
+            }
             self.started = true;
         }
         if self.several_roots {
@@ -204,7 +222,10 @@ impl Supervisor {
             }
             Call::OpenHow => self.open_how(call),
             Call::MakeDir { dir, path } => self.make_dir(call, (dir, path)),
-            Call::MakeNode { dir, path } => self.make_node(call, (dir, path)),
+            Call::MakeNode { dir, path } if self.pretend == Pretend::Ids => {
+                self.make_node(call, (dir, path))
+            }
+            Call::MakeNode { dir, path } => self.make_device(call, (dir, path)),
             Call::MakeLink { dir, path } => self.make_link(call, (dir, path)),
             Call::Set(set) => self.people.set(&self.tracees, call, set),
             Call::Get(get) => self.people.get(&self.tracees, call, get),

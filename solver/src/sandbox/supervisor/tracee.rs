@@ -34,6 +34,31 @@ pub(super) struct Tracees {
     own: OwnedFd,
 }
 
+/// As whom a process makes files.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Maker {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Effective capabilities.
+    pub(super) caps: u64,
+    pub(super) umask: u32,
+}
+
+impl Maker {
+    /// From `/proc/PID/status`.
+    fn parse(status: &str) -> Option<Self> {
+        let field = |name: &str| status.lines().find_map(|it| it.strip_prefix(name)).map(str::trim);
+        // Real, effective, saved, and the one for files.
+        let for_files = |name| field(name)?.split_whitespace().nth(3)?.parse().ok();
+        Some(Self {
+            uid: for_files("Uid:")?,
+            gid: for_files("Gid:")?,
+            caps: u64::from_str_radix(field("CapEff:")?, 16).ok()?,
+            umask: u32::from_str_radix(field("Umask:")?, 8).ok()?,
+        })
+    }
+}
+
 impl Tracees {
     /// In the worker's own root.
     pub(super) fn new() -> Result<Self, Errno> {
@@ -73,6 +98,11 @@ impl Tracees {
         let mut bytes = [0; PATH_MAX];
         let length = rustix::io::read(&file, &mut bytes).ok()?;
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    }
+
+    /// As whom `pid` makes files.
+    pub(super) fn maker(&self, pid: i32) -> Option<Maker> {
+        Maker::parse(&self.read(pid, "status")?)
     }
 
     /// The bits that `pid` does not want in the modes of new files.
@@ -263,6 +293,14 @@ impl Tracees {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn makers_are_read() {
+        let status = "Name:\tsh\nUmask:\t0027\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nCapEff:\t00000000a80425fb\n";
+        let maker = Maker { uid: 4, gid: 8, caps: 0xa804_25fb, umask: 0o27 };
+        assert_eq!(Maker::parse(status), Some(maker));
+        assert_eq!(Maker::parse("Name:\tsh\n"), None);
+    }
 
     #[test]
     fn paths_are_split_as_the_kernel_does() {
