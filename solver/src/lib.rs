@@ -1,6 +1,7 @@
 //! Runs a graph: LLB in, snapshots and layers out.
 
 pub mod cache;
+mod causes;
 pub mod event;
 pub mod llb;
 pub mod sandbox;

@@ -8,8 +8,6 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
-use crate::media_type;
-
 /// Compression of a layer blob.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum Compression {
@@ -28,11 +26,6 @@ pub const GZIP_LEVEL: u32 = 3;
 pub const ZSTD_LEVEL: i32 = 3;
 
 impl Compression {
-    /// OCI's media type of such a layer.
-    pub const fn media_type(self) -> &'static str {
-        media_type::Family::Oci.layer(self)
-    }
-
     /// The compression of that name (`uncompressed`, `gzip`, `zstd`) and level; the level is
     /// brought into the range that the method has, as `BuildKit` does.
     pub fn named(name: &str, level: Option<i32>) -> Option<Self> {

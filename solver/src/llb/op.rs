@@ -28,6 +28,16 @@ pub enum Op {
     Build(BuildOp),
 }
 
+impl Op {
+    /// The source, if it is one.
+    pub fn source(&self) -> Option<&SourceOp> {
+        match self {
+            Self::Source(source) => Some(source),
+            Self::Exec(_) | Self::File(_) | Self::Merge(_) | Self::Diff(_) | Self::Build(_) => None,
+        }
+    }
+}
+
 /// `SourceOp`: `identifier` is a URL-like text whose scheme tells the kind.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct SourceOp {

@@ -21,6 +21,7 @@ use super::limits::{Limit, clamp};
 use super::plan::{NetworkNamespace, Plan, Pretend, Process, Report};
 use super::sys::{self, Fork, Listener};
 use super::{caps, seccomp, supervisor};
+use crate::causes::chain;
 use crate::worker::wire;
 
 /// Indices of the descriptors that come with every plan, before those that the plan itself numbers.
@@ -392,16 +393,4 @@ fn failed(error: &InitError) -> Report {
 
 fn host(error: &dyn std::error::Error) -> Report {
     Report::Failed { user: false, text: chain(error) }
-}
-
-/// An error with its causes, each after a colon.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

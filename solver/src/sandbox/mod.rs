@@ -35,6 +35,7 @@ pub mod idmap;
 pub mod init;
 pub mod kernel;
 pub mod limits;
+mod mount_api;
 pub mod mounts;
 pub mod network;
 mod overlay;

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{FsOpenFlags, MountFlags, OpenTreeFlags, UnmountFlags};
 
 use super::apply::KernelError;
-use super::kernel::{call, finish, said};
+use super::mount_api::{call, finish, said};
 use super::plan::HostPath;
 
 /// A detached overlay mount: `lowers` topmost first, `upper` with its work directory.
@@ -117,7 +117,7 @@ pub(super) fn works_in(dir: &Path) -> Result<(), String> {
 }
 
 fn try_in(dir: &Path) -> Result<(), String> {
-    let said = |error: &dyn std::error::Error| super::init::chain(error);
+    let said = |error: &dyn std::error::Error| crate::causes::chain(error);
     for name in ["lower/d/e", "second", "upper", "work"] {
         std::fs::create_dir_all(dir.join(name)).map_err(|error| said(&error))?;
     }

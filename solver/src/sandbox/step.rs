@@ -259,7 +259,7 @@ fn program(at: &Path) -> PathBuf {
     let bind = || -> io::Result<()> {
         fs::write(at, "")?;
         // The link itself leads into the mount namespace that this process came from.
-        super::kernel::bind_read_only(&fs::read_link(&own)?, at).map_err(io::Error::other)?;
+        super::mount_api::bind_read_only(&fs::read_link(&own)?, at).map_err(io::Error::other)?;
         let (bound, running) = (fs::metadata(at)?, fs::metadata(&own)?);
         let same = (bound.dev(), bound.ino()) == (running.dev(), running.ino());
         if same { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
@@ -398,11 +398,11 @@ fn refused(error: &RunError) -> Failure {
         }
         RunError::Wire(_) => FailureKind::Bug,
     };
-    Failure { kind, text: super::init::chain(error) }
+    Failure { kind, text: crate::causes::chain(error) }
 }
 
 fn host(error: &dyn std::error::Error) -> Failure {
-    Failure { kind: FailureKind::Host, text: super::init::chain(error) }
+    Failure { kind: FailureKind::Host, text: crate::causes::chain(error) }
 }
 
 fn bug(text: &str) -> Failure {

@@ -6,11 +6,13 @@
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Timespec, Timestamps,
+};
 use rustix::io::Errno;
 
 use super::apply::KernelError;
-use super::kernel::call;
+use super::mount_api::call;
 use super::plan::{Litter, Stub};
 
 /// The root of a step while mounts are added to it.
@@ -133,12 +135,24 @@ impl Target {
 }
 
 /// Gives a directory the times that it had.
-fn restore_times(dir: &OwnedFd, stat: &rustix::fs::Stat) -> Result<(), Errno> {
+fn restore_times(dir: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
-    let times = super::tree_copy::times(stat);
+    let times = times(stat);
     // An `O_PATH` descriptor takes no times itself.
     let name = format!("/proc/self/fd/{}", dir.as_raw_fd());
     rustix::fs::utimensat(rustix::fs::CWD, name, &times, AtFlags::empty())
+}
+
+/// The times of a file, as they are set.
+pub(super) fn times(stat: &Stat) -> Timestamps {
+    let time = |secs: i64, nanos: u64| Timespec {
+        tv_sec: secs,
+        tv_nsec: i64::try_from(nanos).unwrap_or(0),
+    };
+    Timestamps {
+        last_access: time(stat.st_atime, stat.st_atime_nsec),
+        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
+    }
 }
 
 fn mount_id(fd: &OwnedFd) -> Result<u64, KernelError> {

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::plan::HostPath;
@@ -89,7 +89,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Re
             rustix::fs::symlinkat(&link, to, name)?;
             let (uid, gid) = owner(&stat);
             rustix::fs::chownat(to, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)?;
-            Ok(rustix::fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
+            Ok(rustix::fs::utimensat(to, name, &target::times(&stat), AtFlags::SYMLINK_NOFOLLOW)?)
         }
         kind @ (FileType::Fifo | FileType::CharacterDevice | FileType::BlockDevice) => {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
@@ -132,24 +132,12 @@ fn metadata(to: &OwnedFd, stat: &Stat) -> io::Result<()> {
     rustix::fs::fchown(to, uid, gid)?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
     let name = format!("/proc/self/fd/{}", to.as_raw_fd());
-    Ok(rustix::fs::utimensat(CWD, name, &times(stat), AtFlags::empty())?)
+    Ok(rustix::fs::utimensat(CWD, name, &target::times(stat), AtFlags::empty())?)
 }
 
 fn owner(stat: &Stat) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
     let uid = rustix::fs::Uid::from_raw(stat.st_uid);
     (Some(uid), Some(rustix::fs::Gid::from_raw(stat.st_gid)))
-}
-
-/// The times of a file, as they are set.
-pub(super) fn times(stat: &Stat) -> Timestamps {
-    let time = |secs: i64, nanos: u64| Timespec {
-        tv_sec: secs,
-        tv_nsec: i64::try_from(nanos).unwrap_or(0),
-    };
-    Timestamps {
-        last_access: time(stat.st_atime, stat.st_atime_nsec),
-        last_modification: time(stat.st_mtime, stat.st_mtime_nsec),
-    }
 }
 
 #[cfg(test)]

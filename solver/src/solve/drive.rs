@@ -5,52 +5,22 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 
+use super::build::{Build, Outcome, StepInputs};
 use super::error::{SolveError, SolveErrorKind};
-use super::keys::{self, InputKey, Selection, Selections};
+use super::keys::Selections;
 use super::layers::Layers;
 use super::needs::{self, Need};
-use super::outside::{self, Outside};
+use super::outside;
 use super::{Counts, SolveRequest, Solved, Solver};
-use crate::cache::{CacheKey, KeyParts};
+use crate::cache::KeyParts;
 use crate::event::EventKind;
-use crate::llb::op::{Op, SourceOp};
 use crate::llb::{Edge, VertexId};
 use crate::sched::Scheduler;
-use crate::step::{self, StepInputs};
+use crate::step;
 use crate::worker::proto::Chain;
 
 /// Most steps that run at the same time.
 const MAX_PARALLEL_STEPS: usize = 64;
-
-/// The result of a vertex.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// The tree of each output.
-    pub outputs: Vec<Chain>,
-    /// Key that users' keys are made of.
-    pub key: CacheKey,
-    /// Whether the last layer was planned and never written.
-    pub planned_only: bool,
-}
-
-/// What one build knows while it runs. Shared by its steps.
-#[derive(Debug)]
-pub struct Build {
-    /// What it works with.
-    pub solver: Solver,
-    /// What is to be built.
-    pub request: SolveRequest,
-    /// Its layers.
-    pub layers: Arc<Layers>,
-    /// Layers of images.
-    pub images: HashMap<VertexId, Chain>,
-    /// Trees from outside.
-    pub outside: HashMap<VertexId, Outside>,
-    /// What is needed of each vertex.
-    pub needs: Vec<Need>,
-    pub(super) selections: Selections,
-    pub(super) definition: HashMap<VertexId, KeyParts>,
-}
 
 /// Builds the targets of `request`.
 ///
@@ -180,7 +150,7 @@ async fn tree(
     edge: Edge,
 ) -> Result<Chain, SolveError> {
     if let Some(outside) = build.outside.get(&edge.vertex) {
-        return step::file::import(build, outside).await;
+        return step::import(build, outside).await;
     }
     let outcome = found.get(&edge.vertex).and_then(|it| it.outputs.get(edge.output));
     outcome.cloned().ok_or_else(|| {
@@ -319,68 +289,6 @@ async fn run_step(
 }
 
 impl Build {
-    /// What is known of the inputs of a vertex that is about to run.
-    fn inputs(&self, id: VertexId, found: &HashMap<VertexId, Outcome>) -> StepInputs {
-        let vertex = &self.request.graph[id];
-        StepInputs {
-            outcomes: vertex.inputs.iter().map(|edge| found.get(&edge.vertex).cloned()).collect(),
-        }
-    }
-
-    fn definition_keys(&self, needed: &[VertexId]) -> HashMap<VertexId, KeyParts> {
-        let graph = &self.request.graph;
-        let mut keys: HashMap<VertexId, CacheKey> = HashMap::new();
-        let mut all = HashMap::new();
-        for &id in needed {
-            let input = |id: VertexId| match keys.get(&id) {
-                Some(key) if !self.outside.contains_key(&id) => InputKey::Key(*key),
-                Some(_) | None => InputKey::Outside,
-            };
-            let parts = keys::parts(graph, id, &input, &self.selections);
-            keys.insert(id, parts.key());
-            all.insert(id, parts);
-        }
-        all
-    }
-
-    /// The key by definition of a vertex.
-    pub fn definition_key(&self, id: VertexId) -> CacheKey {
-        self.definition[&id].key()
-    }
-
-    /// What is selected from trees outside by a vertex.
-    pub(super) fn selections_of(&self, id: VertexId) -> Vec<&Selection> {
-        self.selections.iter().filter(|((it, _), _)| *it == id).map(|(_, it)| it).collect()
-    }
-
-    /// The key by content of a vertex whose inputs are there.
-    fn real_key(
-        &self,
-        id: VertexId,
-        inputs: &StepInputs,
-        selections: &Selections,
-    ) -> (KeyParts, CacheKey) {
-        let graph = &self.request.graph;
-        let keys: HashMap<VertexId, CacheKey> = graph[id]
-            .inputs
-            .iter()
-            .zip(&inputs.outcomes)
-            .filter_map(|(edge, outcome)| Some((edge.vertex, outcome.as_ref()?.key)))
-            .collect();
-        let input =
-            |id: VertexId| keys.get(&id).map_or(InputKey::Outside, |key| InputKey::Key(*key));
-        let mut all: Selections = self
-            .selections
-            .iter()
-            .filter(|((it, _), _)| *it == id)
-            .map(|(key, it)| (*key, it.clone()))
-            .collect();
-        all.extend(selections.iter().map(|(key, it)| (*key, it.clone())));
-        let parts = keys::parts(graph, id, &input, &all);
-        let key = parts.key();
-        (parts, key)
-    }
-
     /// Tells which results were found.
     fn report_found(
         &self,
@@ -427,23 +335,5 @@ impl Build {
                 }
             });
         }
-    }
-
-    #[expect(clippy::iter_over_hash_type, reason = "each cache is a file of its own")]
-    fn save_stat_caches(&self) {
-        for outside in self.outside.values() {
-            let mut cache =
-                outside.digests.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            // A cache that cannot be kept costs time, not correctness.
-            drop(cache.save());
-        }
-    }
-}
-
-/// The source operation of a vertex.
-pub(crate) fn source(op: &Op) -> Option<&SourceOp> {
-    match op {
-        Op::Source(source) => Some(source),
-        Op::Exec(_) | Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) => None,
     }
 }

@@ -46,7 +46,7 @@ impl SolveError {
 
     /// A fault of the host: what could not be done, and why.
     pub fn host(action: &str, error: &dyn std::error::Error) -> Self {
-        Self::new(SolveErrorKind::Host, format!("cannot {action}: {}", causes(error)))
+        Self::new(SolveErrorKind::Host, format!("cannot {action}: {}", crate::causes::chain(error)))
     }
 
     /// An interrupted build.
@@ -67,18 +67,6 @@ impl SolveError {
         self.vertex.get_or_insert(vertex);
         self
     }
-}
-
-/// An error and its causes, joined by colons.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 impl From<SessionError> for SolveError {
@@ -106,7 +94,7 @@ impl From<Failure> for SolveError {
 
 impl From<rbuild_store::error::StoreError> for SolveError {
     fn from(error: rbuild_store::error::StoreError) -> Self {
-        Self::new(SolveErrorKind::Host, causes(&error))
+        Self::new(SolveErrorKind::Host, crate::causes::chain(&error))
     }
 }
 

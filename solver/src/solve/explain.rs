@@ -2,7 +2,7 @@
 
 use rbuild_store::digest::{Digest, Hasher};
 
-use super::drive::Build;
+use super::build::Build;
 use super::error::SolveError;
 use super::keys::Selections;
 use crate::cache::KeyParts;

@@ -7,8 +7,9 @@
 //! 3. *Forward, running.* A vertex whose inputs are there gets a second key, by content, where it
 //!    copies from or mounts another stage. If that hits, it is done; otherwise it runs.
 
+pub(crate) mod build;
 mod cancel;
-pub(crate) mod drive;
+mod drive;
 mod error;
 mod events;
 mod explain;

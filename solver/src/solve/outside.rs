@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::drive::source;
 use super::error::SolveError;
 use super::layers::{Layers, blocking};
 use super::{EventSink, Solver};
@@ -55,7 +54,7 @@ pub(crate) async fn find_all(
     let caches = StatCaches { solver, layers, open: Mutex::default() };
     let sources = needed
         .iter()
-        .filter_map(|&id| Some((id, source(&graph[id].op)?)))
+        .filter_map(|&id| Some((id, graph[id].op.source()?)))
         .filter(|(id, _)| is_outside(&graph[*id].op));
     let found = sources.map(async |(id, source)| {
         let vertex = graph[id].digest;

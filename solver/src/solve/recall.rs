@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rbuild_store::records::Record as StoredRecord;
 
-use super::drive::{Build, Outcome};
+use super::build::{Build, Outcome};
 use super::error::SolveError;
 use super::keys::Selections;
 use crate::cache::{CacheKey, KeyParts, Record};

@@ -4,19 +4,18 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use rbuild_store::entry::{Kind, Timestamp};
+use rbuild_store::entry::Timestamp;
 use rbuild_store::local::Store;
 
-use super::{StepInputs, StepResult, input_chain};
+use super::input::{StepResult, empty_inline, input_chain};
 use crate::llb::VertexId;
 use crate::llb::op::FileOp;
-use crate::solve::drive::Build;
+use crate::solve::build::{Build, StepInputs};
 use crate::solve::outside::Outside;
 use crate::solve::{Layers, Planned, SolveError, SolveErrorKind, blocking};
-use crate::tree::fileop::{self, Contents, FileOpError, Files, Host, Input, Layer};
-use crate::tree::listing::Listing;
+use crate::tree::fileop::{self, FileOpError, Files, Host, Input, Layer};
 use crate::worker::client::Worker;
-use crate::worker::proto::{Chain, Content, Root};
+use crate::worker::proto::{Chain, Root};
 
 /// Largest file that is read whole, in bytes: `/etc/passwd`, `/etc/group`.
 const MAX_READ: u64 = 16 << 20;
@@ -68,16 +67,6 @@ pub async fn apply(
     Ok(StepResult { outputs, planned_only: !files })
 }
 
-/// Empty files need not be opened, and some (a socket of a context is one) cannot be.
-pub fn empty_inline(listing: &Listing, contents: &mut Contents) {
-    let sizes = listing.entries().iter().filter_map(|entry| entry.kind.file_size());
-    for (size, content) in sizes.zip(&mut contents.files) {
-        if size == 0 {
-            *content = Content::Inline(Vec::new());
-        }
-    }
-}
-
 /// The tree of an input, for an evaluation.
 ///
 /// # Errors
@@ -113,26 +102,6 @@ pub fn outside_tree(outside: &Outside) -> Input {
             files: Files::Root(outside.root.clone()),
         }],
     }
-}
-
-/// Makes a layer of a tree from outside (a context that is mounted).
-///
-/// # Errors
-///
-/// If the disk refuses.
-pub async fn import(build: &Build, outside: &Outside) -> Result<Chain, SolveError> {
-    let files =
-        outside.listing.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    let mut contents = Contents {
-        roots: vec![outside.root.clone()],
-        files: files.map(|entry| Content::Tree { root: 0, path: entry.path.clone() }).collect(),
-    };
-    empty_inline(&outside.listing, &mut contents);
-    let layer = Layers::new_id();
-    let planned = Planned { listing: Arc::clone(&outside.listing), contents: Arc::new(contents) };
-    build.layers.add_planned(&layer, planned);
-    build.layers.on_disk(&layer).await?;
-    Ok(vec![layer])
 }
 
 impl From<FileOpError> for SolveError {

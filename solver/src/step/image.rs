@@ -3,17 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::StepInputs;
 use crate::event::EventKind;
 use crate::llb::op::Op;
 use crate::llb::{Graph, VertexId};
-use crate::solve::drive::{Build, Outcome, source};
+use crate::solve::build::{Build, Outcome, StepInputs};
 use crate::solve::{Layers, SolveError, Solver};
 use crate::worker::proto::Chain;
 
 /// Whether the operation is an image.
 pub fn is_image(op: &Op) -> bool {
-    source(op).is_some_and(|it| {
+    op.source().is_some_and(|it| {
         matches!(it.identifier.split_once("://"), Some(("docker-image" | "oci-layout", _)))
     })
 }
@@ -32,7 +31,7 @@ pub async fn chains(
     let images = needed.iter().copied().filter(|id| is_image(&graph[*id].op));
     let found = images.map(async |id| {
         let vertex = &graph[id];
-        let Some(op) = source(&vertex.op) else { return Ok((id, Chain::new())) };
+        let Some(op) = vertex.op.source() else { return Ok((id, Chain::new())) };
         let found = solver.session.image_layers(&op.identifier, op.platform.as_ref()).await;
         let chain = found
             .map_err(|error| SolveError::from(error).at(id))?

@@ -1,10 +1,10 @@
 //! Trees made of other trees' layers.
 
-use super::{StepInputs, StepResult, input_chain};
+use super::input::{StepResult, input_chain};
 use crate::llb::VertexId;
 use crate::llb::op::DiffOp;
 use crate::solve::SolveError;
-use crate::solve::drive::Build;
+use crate::solve::build::{Build, StepInputs};
 use crate::worker::proto::Chain;
 
 /// The layers of all inputs on top of each other.

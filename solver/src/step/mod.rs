@@ -3,33 +3,19 @@
 pub mod exec;
 pub mod file;
 pub mod image;
+mod input;
 pub mod merge;
 pub mod run;
 pub mod select;
 
 use std::sync::Arc;
 
+pub use input::{StepResult, import};
+
 use crate::llb::VertexId;
 use crate::llb::op::Op;
-use crate::solve::drive::{Build, Outcome};
+use crate::solve::build::{Build, StepInputs};
 use crate::solve::{SolveError, SolveErrorKind};
-use crate::worker::proto::Chain;
-
-/// Results of a vertex's inputs, in their order; none for a tree from outside.
-#[derive(Clone, Debug)]
-pub struct StepInputs {
-    /// The results.
-    pub outcomes: Vec<Option<Outcome>>,
-}
-
-/// What a step made.
-#[derive(Clone, Debug)]
-pub struct StepResult {
-    /// The tree of each output.
-    pub outputs: Vec<Chain>,
-    /// Whether the last layer was planned and not written.
-    pub planned_only: bool,
-}
 
 /// Carries out the operation of a vertex.
 ///
@@ -53,31 +39,5 @@ pub async fn run(
             SolveErrorKind::Bug,
             format!("the source {} cannot run", source.identifier),
         )),
-    }
-}
-
-/// The tree of an input.
-///
-/// # Errors
-///
-/// If it is a tree from outside, or the producer has no such output.
-pub async fn input_chain(
-    build: &Build,
-    id: VertexId,
-    inputs: &StepInputs,
-    input: usize,
-) -> Result<Chain, SolveError> {
-    let edge = build.request.graph[id].inputs[input];
-    if let Some(outcome) = inputs.outcomes.get(input).and_then(Option::as_ref) {
-        return outcome.outputs.get(edge.output).cloned().ok_or_else(|| {
-            SolveError::new(
-                SolveErrorKind::Bug,
-                format!("an input has no result number {}", edge.output),
-            )
-        });
-    }
-    match build.outside.get(&edge.vertex) {
-        Some(outside) => file::import(build, outside).await,
-        None => Err(SolveError::new(SolveErrorKind::Bug, "an input has no result")),
     }
 }

@@ -9,11 +9,11 @@ use rbuild_store::lock::KeyLock;
 use tokio::io::AsyncReadExt as _;
 
 use super::exec::{self, CacheMount, PlannedExec};
-use super::{StepInputs, StepResult, input_chain};
+use super::input::{StepResult, input_chain};
 use crate::event::{EventKind, Stream};
 use crate::llb::VertexId;
 use crate::llb::op::{CacheSharing, ExecOp};
-use crate::solve::drive::Build;
+use crate::solve::build::{Build, StepInputs};
 use crate::solve::{EventSink, Layers, SolveError, blocking};
 use crate::worker::client::Exited;
 use crate::worker::proto::{Chain, ExitStatus, MountSource};

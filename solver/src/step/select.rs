@@ -9,12 +9,11 @@ use std::sync::PoisonError;
 
 use rbuild_store::digest::Digest;
 
-use super::StepInputs;
 use super::file::{input_tree, names_beneath, open_beneath, outside_tree};
 use crate::cache::{ContentInput, content_inputs};
 use crate::llb::op::{FileAction, FileActionKind, Op};
 use crate::llb::{Vertex, VertexId};
-use crate::solve::drive::Build;
+use crate::solve::build::{Build, StepInputs};
 use crate::solve::keys::{MAX_EXPLAINED_PATHS, Selection, Selections};
 use crate::solve::outside::Outside;
 use crate::solve::{SolveError, blocking};

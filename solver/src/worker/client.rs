@@ -343,7 +343,7 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
             Ok(Engine::Here { layers, refused })
         }
         Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
-            let text = crate::sandbox::init::chain(&error);
+            let text = crate::causes::chain(&error);
             Err(Failure { kind: FailureKind::Host, text })
         }
     }
@@ -401,7 +401,7 @@ pub fn try_rung(setup: &Setup, rung: Rung) -> Result<Result<Isolation, Explained
             None => Err(lost()),
         },
         Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
-            let text = crate::sandbox::init::chain(&error);
+            let text = crate::causes::chain(&error);
             Err(Failure { kind: FailureKind::Host, text })
         }
     }

@@ -113,7 +113,7 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
 }
 
 fn unusable(error: &StoreError) -> Stop {
-    let detail = crate::sandbox::init::chain(error);
+    let detail = crate::causes::chain(error);
     Stop::Refused(Refusal { call: "opening the store".to_owned(), errno: 0, detail })
 }
 

@@ -7,6 +7,7 @@ use super::cache::{bytes, column, digest};
 use crate::compress::Compression;
 use crate::digest::{BlobId, DiffId};
 use crate::error::Result;
+use crate::media_type::Family;
 use crate::records::{DiffRow, LayerRow, SealedRow};
 
 impl Db {
@@ -153,7 +154,7 @@ impl Db {
             diff_id: sealed.diff_id,
             blob: sealed.blob,
             size: sealed.size,
-            media_type: sealed.compression.media_type().to_owned(),
+            media_type: Family::Oci.layer(sealed.compression).to_owned(),
         })
     }
 

@@ -91,20 +91,27 @@ impl Build {
     }
 }
 
-/// Runs the image with podman, or the folder in a user namespace where there is no podman.
+/// Runs the image with podman, or the folder in a user namespace where podman is missing or cannot run here.
 fn start(archive: &Path, tree: &Path) -> Outcome {
     if program("podman").is_some() {
-        let id = output(
-            Command::new("podman")
-                .args(["pull", "--quiet"])
-                .arg(format!("oci-archive:{}", archive.display())),
-        )?;
-        let id = id.lines().last().unwrap_or_default().to_owned();
-        return run(Command::new("podman").args(["run", "--rm", "--network=none", &id]));
+        match with_podman(archive) {
+            Ok(()) => return Ok(()),
+            Err(refused) => println!("({refused}: in a changed root instead)"),
+        }
+    } else {
+        println!("(there is no podman here: in a changed root instead)");
     }
-    println!("(there is no podman here: in a changed root instead)");
     run(Command::new("unshare")
         .args(["--user", "--map-root-user", "chroot"])
         .arg(tree)
         .arg("/bin/hello"))
+}
+
+fn with_podman(archive: &Path) -> Outcome {
+    let from = format!("oci-archive:{}", archive.display());
+    let id = output(Command::new("podman").args(["pull", "--quiet", &from]))?;
+    let id = id.lines().last().unwrap_or_default().to_owned();
+    // Podman's own limits, above those of this session, are refused in most containers; groups in many.
+    let limits = ["--ulimit=nofile=1024:4096", "--ulimit=nproc=4096:4096", "--cgroups=disabled"];
+    run(Command::new("podman").args(["run", "--rm", "--network=none"]).args(limits).arg(&id))
 }

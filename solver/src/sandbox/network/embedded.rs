@@ -31,7 +31,7 @@ impl Embedded {
     ///
     /// What the host lacks or refuses.
     pub(super) fn start(resolv_conf: &str, options: &Options) -> Result<Self, Refused> {
-        let refused = |error: &dyn std::error::Error| Refused(crate::sandbox::init::chain(error));
+        let refused = |error: &dyn std::error::Error| Refused(crate::causes::chain(error));
         let index = |name: &str| nix::net::if_::if_nametoindex(name).unwrap_or(0);
         let servers = NameServers::new(resolv_conf, index);
         let resolv_conf = servers.resolv_conf(resolv_conf);

@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, UserNetwork, namespace, opens};
-use crate::sandbox::init::chain;
+use crate::causes::chain;
 use crate::sandbox::sys;
 use crate::worker::wire;
 

@@ -5,25 +5,16 @@ use std::sync::Arc;
 
 use rbuild_store::entry::{Entry, Kind, Timestamp};
 
-use super::Host;
 use super::chmod::Chmod;
 use super::draft::{Draft, Found, Inode, Place};
 use super::error::{FileOpError, Why};
-use super::source::{Roots, Source};
+use super::source::{Context, Roots, Source};
 use super::unpack;
 use crate::llb::op::FileCopy;
 use crate::tree::listing::{is_below, join, split};
 use crate::tree::pick::{self, Filter, Picked};
 use crate::tree::resolve::resolve;
 use crate::tree::view::{Node, View};
-
-/// What copies share.
-pub(super) struct Context<'a> {
-    pub(super) roots: &'a mut Roots,
-    pub(super) host: &'a dyn Host,
-    /// The tree that is built upon.
-    pub(super) base: Option<Source>,
-}
 
 /// Copies what the operation names from a source into the draft.
 pub(super) fn copy(

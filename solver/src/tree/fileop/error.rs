@@ -7,6 +7,9 @@ use rbuild_store::pattern::PatternError;
 use crate::tree::pick::PickError;
 use crate::tree::resolve::ResolveError;
 
+/// Largest `/etc/passwd` or `/etc/group` that is read; BuildKit's number.
+pub(super) const MAX_BYTES: u64 = 10 << 20;
+
 /// Why a file operation cannot be done.
 #[derive(Debug, thiserror::Error)]
 pub enum FileOpError {
@@ -79,7 +82,7 @@ pub enum FileOpError {
     #[error(
         "/{} is not a regular file of at most {} bytes",
         String::from_utf8_lossy(path),
-        super::owner::MAX_BYTES
+        MAX_BYTES
     )]
     OwnerFile {
         /// Its path.

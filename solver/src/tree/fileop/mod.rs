@@ -30,7 +30,7 @@ use rbuild_store::entry::Timestamp;
 
 use self::draft::Draft;
 pub use self::error::FileOpError;
-use self::source::{Roots, Source};
+use self::source::{Context, Roots, Source};
 use super::listing::Listing;
 use super::view::View;
 use crate::llb::op::{Chown, FileAction, FileActionKind, FileInput, FileOp};
@@ -192,7 +192,7 @@ impl Run<'_> {
                 let owner = owner(&copy.owner)?;
                 let source = self.source(action.secondary)?;
                 let base = state.base.map(|at| self.sources[at].clone());
-                let context = copy::Context { roots: &mut self.roots, host: self.host, base };
+                let context = Context { roots: &mut self.roots, host: self.host, base };
                 copy::copy(&mut state.draft, &source, copy, owner, context)?;
             }
         }

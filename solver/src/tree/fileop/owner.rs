@@ -3,14 +3,11 @@
 use std::io::Read as _;
 
 use super::Host;
-use super::error::FileOpError;
+use super::error::{FileOpError, MAX_BYTES};
 use super::source::{Roots, Source};
 use crate::llb::op::{Chown, UserOpt};
 use crate::tree::resolve::resolve;
 use crate::worker::proto::Content;
-
-/// Largest `/etc/passwd` or `/etc/group` that is read; BuildKit's number.
-pub(super) const MAX_BYTES: u64 = 10 << 20;
 
 /// User and group that an owner means; none if none was asked for. A name that the files do not
 /// have means root, and so does one without files; a user's group is that of its line, or its own

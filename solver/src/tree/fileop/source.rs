@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use rbuild_store::entry::Kind;
 
-use super::{Files, Input, Layer};
+use super::{Files, Host, Input, Layer};
 use crate::tree::view::{Node, View};
 use crate::worker::proto::{Content, Root};
 
@@ -139,4 +139,12 @@ impl Roots {
     pub(in crate::tree) fn list(&self) -> &[Root] {
         &self.list
     }
+}
+
+/// What copies share.
+pub(super) struct Context<'a> {
+    pub(super) roots: &'a mut Roots,
+    pub(super) host: &'a dyn Host,
+    /// The tree that is built upon.
+    pub(super) base: Option<Source>,
 }

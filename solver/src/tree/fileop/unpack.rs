@@ -15,10 +15,9 @@ use rbuild_store::entry::{Entry, Kind, Timestamp};
 use rbuild_store::tar::read::{Item, ReadError, TarReader};
 use rustix::fs::{Mode, OFlags};
 
-use super::copy::Context;
 use super::draft::{Draft, Found, Inode, Place};
 use super::error::{FileOpError, Why};
-use super::source::Source;
+use super::source::{Context, Source};
 use crate::tree::listing::{join, split};
 use crate::tree::pick::source_path;
 use crate::tree::resolve::{Stat, Tree, resolve};
