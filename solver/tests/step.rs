@@ -325,7 +325,9 @@ async fn a_cancelled_step_ends(space: &Space) -> Outcome {
 async fn several_run_at_once(space: &Space) -> Outcome {
     // Each waits for a file that only the other one makes.
     let request = |own: &str, other: &str| {
-        let script = format!("echo x > /c/{own}; while ! cat /c/{other} 2>/dev/null; do :; done");
+        let script = format!(
+            "echo x > /c/{own}.new; mv /c/{own}.new /c/{own}; while ! cat /c/{other} 2>/dev/null; do :; done"
+        );
         let mut request = space.request(&script);
         request.mounts.push(mount("/c", cache("shared")));
         request
