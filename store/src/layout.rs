@@ -12,6 +12,7 @@
 //! stat/                   stat caches of build contexts
 //! downloads/              partial downloads, resumable
 //! locks/<hex>             one per key that is being built right now
+//! probes/                 what this place allows, each file with the facts under which it counts
 //! mnt/                    where each worker mounts its scratch space; empty on disk
 //! tmp/<pid>-<n>/          unfinished work of one process, with tmp/<pid>-<n>.lock held by it
 //! ```
@@ -139,7 +140,7 @@ impl Layout {
         Some(first.as_os_str().to_owned())
     }
 
-    fn directories(&self) -> [PathBuf; 9] {
+    fn directories(&self) -> [PathBuf; 10] {
         [
             self.blobs(),
             self.layers(),
@@ -148,6 +149,7 @@ impl Layout {
             self.stat(),
             self.downloads(),
             self.locks(),
+            self.probes(),
             self.mnt(),
             self.tmp(),
         ]
@@ -156,6 +158,11 @@ impl Layout {
     /// Where a worker mounts what only lives as long as itself: on disk it stays empty.
     pub fn mnt(&self) -> PathBuf {
         self.root.join("mnt")
+    }
+
+    /// What this place allows, as found out before.
+    pub fn probes(&self) -> PathBuf {
+        self.root.join("probes")
     }
 
     /// The root itself.

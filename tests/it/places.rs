@@ -76,3 +76,53 @@ fn a_step_needs_a_namespace_and_says_how_to_get_one() {
     let ran = within(&space, NO_NAMESPACES, &["build", "--isolation=userns", "."]);
     ran.ended(3).says("unshare(CLONE_NEWUSER)").says("sysctl -w user.max_user_namespaces=");
 }
+
+#[test]
+fn what_a_place_allows_is_asked_once() {
+    needs!(Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    let probes = || {
+        let entries = std::fs::read_dir(space.path("store/probes")).unwrap();
+        let mut all: Vec<_> = entries.map(|it| it.unwrap().path()).collect();
+        all.sort();
+        all
+    };
+    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+    space.build(&[]).success().says("isolation userns, ");
+    let [kept] = &probes()[..] else { panic!("{:?}", probes()) };
+    let first = std::fs::read_to_string(kept).unwrap();
+    // A build takes what is kept, right or wrong …
+    let wrong = first.replace(
+        r#"["Overlay",{"Ok":null}]"#,
+        r#"["Overlay",{"Err":{"call":"x","errno":1,"detail":""}}]"#,
+    );
+    std::fs::write(kept, &wrong).unwrap();
+    if wrong != first {
+        space.build(&[]).success().says("no overlay: x");
+    }
+    // … the doctor never does, and what is no answer is asked again.
+    space.run(&["doctor"]).success();
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), first);
+    std::fs::write(kept, "{").unwrap();
+    space.build(&[]).success().says("isolation userns, ");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), first);
+    // Other facts have answers of their own.
+    within(&space, "true", &["build", "."]).success();
+    assert_eq!(probes().len(), 2);
+}
+
+#[test]
+fn a_step_that_cannot_run_fails_the_build_before_anything_is_pulled() {
+    needs!(Program("busybox"), Program("unshare"));
+    let (space, registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+    let ran = within(&space, NO_NAMESPACES, &["build", "--isolation=auto", "."]);
+    if ran.code == Some(0) {
+        // There is a way that needs no namespace.
+        return;
+    }
+    ran.ended(3).says_a_way_out();
+    // The image's configuration is one; its layer would be another.
+    let blobs = registry.requests().into_iter().filter(|it| it.contains("/blobs/"));
+    assert!(blobs.count() <= 1, "{:?}", registry.requests());
+}

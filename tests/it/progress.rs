@@ -72,6 +72,17 @@ fn raw_progress_is_one_object_a_line() {
 #[test]
 fn doctor_explains_this_machine() {
     let space = TestSpace::new();
-    let ran = space.run(&["doctor"]);
-    assert!(ran.text().contains("userns"), "{}", ran.story());
+    let text = space.run(&["doctor"]).success().text();
+    for part in ["isolation:", "snapshots:", "userns-single", "embedded network", "user namespace"]
+    {
+        assert!(text.contains(part), "{text}");
+    }
+    let json = space.run(&["doctor", "--format=json"]).success().text();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["rungs"][0]["rung"], "userns", "{json:#}");
+    let questions = json["questions"].as_array().unwrap();
+    assert!(questions.iter().any(|it| it["question"] == "fresh-proc"), "{json:#}");
+    // What was refused comes with the call and its answer.
+    let refused = questions.iter().filter(|it| it["works"] == false);
+    assert!(refused.into_iter().all(|it| it["call"] != ""), "{json:#}");
 }

@@ -49,5 +49,5 @@ fn a_rung_that_is_not_there_is_an_error_of_the_host() {
     assert_eq!(ran.code, Some(3), "{}", ran.story());
     let ran = space.build(&["--isolation=userns-single", "--require-isolation=userns"]);
     assert_eq!(ran.code, Some(3), "{}", ran.story());
-    assert!(ran.stderr.contains("only allows `userns-single`"), "{}", ran.story());
+    assert!(ran.stderr.contains("--isolation=userns-single is weaker"), "{}", ran.story());
 }

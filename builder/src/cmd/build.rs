@@ -160,9 +160,9 @@ pub fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
         Snapshotter::Overlay => launch::Snapshotter::Overlay,
         Snapshotter::Plain => launch::Snapshotter::Plain,
     };
-    let isolation = isolation::wanted(request.isolation)?;
+    let isolation = isolation::wanted(request)?;
     let (store, network) = (store.root().to_owned(), request.steps_network.clone());
-    Ok(Worker::with(launch::Setup { store, snapshotter, network, isolation }))
+    Ok(Worker::with(launch::Setup { store, snapshotter, network, isolation, overlay: None }))
 }
 
 /// This user's files, secrets and credentials.
@@ -187,17 +187,9 @@ async fn run_graph(
 ) -> Result<Solved, Failure> {
     let asked = solve_request(request, env, graph, planned);
     let targets: Vec<_> = asked.targets.iter().map(|edge| edge.vertex).collect();
-    let held = isolation::check(solver, request, graph, &targets);
-    let solved = solve(solver, asked);
-    tokio::pin!(held, solved);
-    let mut is_held = false;
-    loop {
-        tokio::select! {
-            biased;
-            answer = &mut held, if !is_held => { answer?; is_held = true; }
-            solved = &mut solved => return solved.map_err(|error| solve_failure(&error, graph)),
-        }
-    }
+    // Before anything is pulled: where a step cannot run that would be in vain.
+    isolation::check(solver, request, graph, &targets).await?;
+    solve(solver, asked).await.map_err(|error| solve_failure(&error, graph))
 }
 
 /// What the solver is asked for.

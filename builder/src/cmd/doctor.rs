@@ -1,105 +1,174 @@
 //! `rbuild doctor`: what this place allows, found out by trying it.
+//!
+//! Everything is asked now, whatever earlier builds have found out; what is found is kept for the
+//! builds that follow. [`Report`] is all that was found, as data; it is shown as text or as JSON.
 
-use std::fmt::Write as _;
+mod text;
+
 use std::path::Path;
 
-use rbuild_solver::sandbox::host::Explained;
-use rbuild_solver::sandbox::network::Options;
-use rbuild_solver::solve::SolveError;
-use rbuild_solver::worker::client::{Isolation, try_rung};
-use rbuild_solver::worker::launch::{Rung, Setup, Snapshotter, Wanted};
+use rbuild_solver::sandbox::host::{Explained, Facts, explain};
+use rbuild_solver::sandbox::probe::{self, Answer, Question};
+use rbuild_solver::worker::launch::Rung;
 use serde_json::{Value, json};
 
 use super::isolation::MISSING;
 use super::{open_store, print};
 use crate::cli::raw::{Doctor, Format};
-use crate::report::Failure;
+use crate::report::{Failure, Kind};
 
 /// Rungs of the plan that this version does not have.
 const PLANNED: [&str; 2] = ["chroot", "ptrace"];
 
-/// A rung, and what became of it.
-type Tried = (Rung, Result<Isolation, Explained>);
+/// What a kind of isolation or snapshot is called where there is none.
+const NONE: &str = "none";
 
-/// Tries every way to hold a step and tells what became of it.
+/// All that was found.
+#[derive(Debug)]
+struct Report {
+    rungs: Vec<(Rung, Result<(), Explained>)>,
+    questions: Vec<(Question, Result<(), Explained>)>,
+    networks: Vec<(Question, Result<(), Explained>)>,
+    store: String,
+    store_fs: String,
+}
+
+/// Tries everything and tells what became of it.
 ///
 /// # Errors
 ///
-/// If the store cannot be opened or the worker fails for a reason other than a missing permission.
+/// If the store cannot be opened or nothing can be asked.
 pub fn run(raw: &Doctor, root: &Path) -> Result<(), Failure> {
     let store = open_store(root)?;
-    let setup = Setup {
-        store: store.root().to_owned(),
-        snapshotter: Snapshotter::Auto,
-        network: Options::default(),
-        isolation: Wanted::Auto,
-    };
-    let mut tried: Vec<Tried> = Vec::new();
-    for rung in Rung::ALL {
-        tried.push((rung, try_rung(&setup, rung).map_err(SolveError::from)?));
-    }
+    let report = Report::make(store.root())?;
     print(&match raw.format {
-        Some(Format::Json) => format!("{}\n", as_json(&tried)),
-        Some(Format::Text) | None => as_text(&tried),
+        Some(Format::Json) => format!("{:#}\n", report.json()),
+        Some(Format::Text) | None => report.text(),
     })
 }
 
-/// The strongest rung that works.
-fn chosen(tried: &[Tried]) -> Option<&Isolation> {
-    tried.iter().find_map(|it| it.1.as_ref().ok())
+impl Report {
+    fn make(store: &Path) -> Result<Self, Failure> {
+        let answers = probe::renew(store);
+        let answers = answers.ok_or_else(|| {
+            Failure::new(Kind::Host, "the process that is to find out what works here fails")
+        })?;
+        let networks = probe::ask(store, &Question::NETWORKS)
+            .map_err(|error| Failure::host("find out what network steps can have", &error))?;
+        let facts = Facts::of(store);
+        let told = |answer: Answer| answer.map_err(|refusal| explain(refusal, &facts));
+        Ok(Self {
+            rungs: Rung::ALL.map(|rung| (rung, told(answers.rung(rung)))).to_vec(),
+            questions: Question::ALL.map(|it| (it, told(answers.get(it)))).to_vec(),
+            networks: Question::NETWORKS.map(|it| (it, told(networks.get(it)))).to_vec(),
+            store: store.display().to_string(),
+            store_fs: facts.store_fs.clone(),
+        })
+    }
+
+    /// The strongest rung that works.
+    fn rung(&self) -> Option<Rung> {
+        self.rungs.iter().find(|it| it.1.is_ok()).map(|it| it.0)
+    }
+
+    fn answer(&self, question: Question) -> Result<(), &Explained> {
+        let found = self.questions.iter().find(|it| it.0 == question);
+        found.map_or(Ok(()), |it| it.1.as_ref().copied())
+    }
+
+    /// How trees of steps are put together.
+    fn snapshots(&self) -> &'static str {
+        if self.rung().is_some() && self.answer(Question::Overlay).is_ok() {
+            "overlay"
+        } else if self.answer(Question::Reflink).is_ok() {
+            "plain, by shared blocks"
+        } else {
+            "plain, by copy"
+        }
+    }
+
+    /// Why not by overlay; empty if they are, or nothing runs.
+    fn why_plain(&self) -> String {
+        let refused = self.answer(Question::Overlay).err().filter(|_| self.rung().is_some());
+        refused.map(|it| it.cause.clone()).unwrap_or_default()
+    }
+
+    /// What network a step has that asks for none in particular.
+    fn network(&self) -> &'static str {
+        if self.rung().is_none() {
+            return NONE;
+        }
+        let found = self.networks.iter().find(|it| it.1.is_ok());
+        match found.map(|it| it.0) {
+            Some(Question::Embedded) => "embedded",
+            Some(question) => question.name(),
+            None => "that of the caller",
+        }
+    }
+
+    fn json(&self) -> Value {
+        let rungs = self.rungs.iter().map(|(rung, it)| row("rung", rung.name(), it.as_ref()));
+        let planned = PLANNED.map(|it| json!({"rung": it, "works": false, "cause": MISSING}));
+        let of = |all: &[(Question, Result<(), Explained>)], key: &str| -> Vec<Value> {
+            all.iter().map(|(it, found)| row(key, it.id(), found.as_ref())).collect()
+        };
+        json!({
+            "isolation": self.rung().map_or(NONE, Rung::name),
+            "rungs": rungs.chain(planned).collect::<Vec<_>>(),
+            "not_promised": self.not_promised(),
+            "snapshots": {
+                "driver": self.snapshots(),
+                "why": self.why_plain(),
+                "store": self.store,
+                "file_system": self.store_fs,
+            },
+            "network": { "default": self.network(), "backends": of(&self.networks, "backend") },
+            "questions": of(&self.questions, "question"),
+        })
+    }
+
+    /// What a step is not kept from on the rung that is chosen.
+    fn not_promised(&self) -> Vec<&'static str> {
+        let mut lines = Vec::new();
+        match self.rung() {
+            None => return lines,
+            Some(Rung::Userns) => {}
+            Some(Rung::UsernsSingle) => {
+                lines.push(
+                    "users of an image are told apart for the step's own eyes only: whoever runs in a \
+                     step has root's rights over its tree, and can signal and trace what runs there",
+                );
+                if self.answer(Question::Listener).is_err() {
+                    lines.push("owners: all files that a step makes belong to root in the image");
+                }
+            }
+        }
+        if self.answer(Question::FreshProc).is_err() {
+            lines.push(
+                "processes of the container around are visible in a step's /proc; it cannot signal, \
+                 trace or read them",
+            );
+        }
+        if self.networks.iter().all(|it| it.1.is_err()) {
+            lines.push("steps share the caller's network, its loopback included");
+        }
+        lines.push("a hole in the kernel is no obstacle: build for strangers in a virtual machine");
+        lines
+    }
 }
 
-fn as_json(tried: &[Tried]) -> Value {
-    let row = |(rung, found): &Tried| match found {
-        Ok(_) => json!({"rung": rung.name(), "works": true}),
+fn row(key: &str, name: &str, found: Result<&(), &Explained>) -> Value {
+    match found {
+        Ok(()) => json!({key: name, "works": true}),
         Err(it) => json!({
-            "rung": rung.name(),
+            key: name,
             "works": false,
             "call": it.refusal.call,
             "errno": it.refusal.errno,
+            "error": it.refusal.error_name(),
             "detail": it.refusal.detail,
             "cause": it.cause,
             "remedies": it.remedies,
         }),
-    };
-    let planned = PLANNED.map(|name| json!({"rung": name, "works": false, "cause": MISSING}));
-    let rungs: Vec<Value> = tried.iter().map(row).chain(planned).collect();
-    let found = chosen(tried);
-    json!({
-        "isolation": found.map_or("none", |it| it.rung),
-        "overlay": found.is_some_and(|it| it.overlay),
-        "why": found.map_or("", |it| &it.why),
-        "rungs": rungs,
-    })
-}
-
-fn as_text(tried: &[Tried]) -> String {
-    let found = chosen(tried);
-    let nothing = "none: RUN cannot be contained here, everything else works";
-    let rung = found.map_or(nothing, |it| it.rung);
-    let driver = match found {
-        Some(it) if it.overlay => "overlay".to_owned(),
-        Some(it) if !it.why.is_empty() => format!("plain ({})", it.why),
-        Some(_) | None => "plain".to_owned(),
-    };
-    let mut text = format!("isolation: {rung}\nsnapshots: {driver}\n\n");
-    for (rung, found) in tried {
-        match found {
-            Ok(_) => row(&mut text, rung.name(), "works"),
-            Err(refused) => {
-                row(&mut text, rung.name(), &format!("refused by {}", refused.refusal));
-                for line in refused.to_string().lines().skip(1) {
-                    row(&mut text, "", line);
-                }
-            }
-        }
     }
-    for name in PLANNED {
-        row(&mut text, name, MISSING);
-    }
-    text
-}
-
-fn row(text: &mut String, name: &str, what: &str) {
-    writeln!(text, "{name:<15}{what}").expect("writing to a string");
 }

@@ -9,20 +9,36 @@ use crate::cli::raw::Isolation;
 use crate::cli::request::Request;
 use crate::report::{Failure, Kind};
 
-/// What `--isolation` means to the worker.
+/// What `--isolation` and `--require-isolation` mean to the worker.
 ///
 /// # Errors
 ///
-/// If it asks for a rung that this version does not have.
-pub fn wanted(isolation: Isolation) -> Result<Wanted, Failure> {
-    match isolation {
-        Isolation::Auto => Ok(Wanted::Auto),
-        Isolation::Userns => Ok(Wanted::Only(Rung::Userns)),
-        Isolation::UsernsSingle => Ok(Wanted::Only(Rung::UsernsSingle)),
+/// If they ask for a rung that this version does not have, or contradict each other.
+pub fn wanted(request: &Request) -> Result<Wanted, Failure> {
+    let only = match request.isolation {
+        Isolation::Auto => None,
+        Isolation::Userns => Some(Rung::Userns),
+        Isolation::UsernsSingle => Some(Rung::UsernsSingle),
         Isolation::Chroot | Isolation::Ptrace => {
-            let text = format!("--isolation={}: {MISSING}", name(isolation));
-            Err(Failure::new(Kind::Host, text).hint("`rbuild doctor` shows what works here"))
+            let text = format!("--isolation={}: {MISSING}", name(request.isolation));
+            let hint = "`rbuild doctor` shows what works here";
+            return Err(Failure::new(Kind::Host, text).hint(hint));
         }
+    };
+    let least = match request.require_isolation {
+        None | Some(Isolation::Auto | Isolation::Chroot | Isolation::Ptrace) => None,
+        Some(Isolation::Userns) => Some(Rung::Userns),
+        Some(Isolation::UsernsSingle) => Some(Rung::UsernsSingle),
+    };
+    match (only, least) {
+        (None, None) => Ok(Wanted::Auto),
+        (None, Some(least)) => Ok(Wanted::AtLeast(least)),
+        (Some(only), Some(least)) if only > least => {
+            let (only, least) = (only.name(), least.name());
+            let text = format!("--isolation={only} is weaker than --require-isolation={least}");
+            Err(Failure::new(Kind::Host, text).hint("give one of the two flags only"))
+        }
+        (Some(only), _) => Ok(Wanted::Only(only)),
     }
 }
 
@@ -37,12 +53,6 @@ const fn name(isolation: Isolation) -> &'static str {
         Isolation::Chroot => "chroot",
         Isolation::Ptrace => "ptrace",
     }
-}
-
-/// The smaller the stronger.
-fn weakness(name: &str) -> usize {
-    let order = ["userns", "userns-single", "chroot", "ptrace"];
-    order.iter().position(|it| *it == name).unwrap_or(order.len())
 }
 
 /// Sees to it that the steps of a build can run, and tells how. A build without steps needs nothing.
@@ -62,18 +72,17 @@ pub async fn check(
     }
     let found = solver.worker.isolation().await.map_err(rbuild_solver::solve::SolveError::from)?;
     if found.rung == "none" {
-        let text = format!("RUN cannot be contained here: {}", found.why);
-        let hint = "a Dockerfile without RUN builds here; `rbuild doctor` shows all that was tried";
-        return Err(Failure::new(Kind::Host, text).hint(hint));
-    }
-    if let Some(required) = request.require_isolation
-        && required != Isolation::Auto
-        && weakness(found.rung) > weakness(name(required))
-    {
-        let (required, rung, why) = (name(required), found.rung, &found.why);
-        let text =
-            format!("--require-isolation={required}: this place only allows `{rung}` ({why})");
-        return Err(Failure::new(Kind::Host, text).hint("`rbuild doctor` shows the ways out"));
+        let (text, hint) = match request.require_isolation {
+            Some(required) if required != Isolation::Auto => (
+                format!("--require-isolation={} is not possible here", name(required)),
+                "`rbuild doctor` shows what is, and the ways out",
+            ),
+            _ => (
+                "RUN cannot be contained here".to_owned(),
+                "a Dockerfile without RUN builds here; `rbuild doctor` shows all that was tried",
+            ),
+        };
+        return Err(Failure::new(Kind::Host, format!("{text}: {}", found.why)).hint(hint));
     }
     let driver = if found.overlay { "overlay" } else { "plain" };
     let why = if found.why.is_empty() { String::new() } else { format!(" ({})", found.why) };

@@ -6,16 +6,22 @@
 
 use std::fmt;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rbuild_store::layout::Layout;
+use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
+use serde::{Deserialize, Serialize};
 
 use super::caps::{has, number};
 use crate::worker::launch::Refusal;
 
 /// What is looked at to explain a refusal.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Facts {
     /// Effective user id.
     pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
     /// The `Seccomp` line of `/proc/self/status`: 2 under a filter.
     pub seccomp: u32,
     /// Whether no program can gain privileges any more.
@@ -34,7 +40,34 @@ pub struct Facts {
     pub label: String,
     /// Where this program lies.
     pub program: PathBuf,
+    /// What kind of file system the store is on; empty if that is not known.
+    pub store_fs: String,
+    /// What explains nothing, but tells one place and time from another: lines.
+    pub around: Vec<String>,
 }
+
+/// What differs between places of which all else is the same: this boot, the ids that are mapped,
+/// namespaces, who may give ids away.
+const AROUND: [&str; 5] = [
+    "/proc/sys/kernel/random/boot_id",
+    "/proc/self/uid_map",
+    "/proc/self/gid_map",
+    "/etc/subuid",
+    "/etc/subgid",
+];
+
+/// Namespaces that make another place.
+const NAMESPACES: [&str; 4] = ["user", "mnt", "net", "pid"];
+
+/// Programs and devices whose coming and going changes what a place allows.
+const THINGS: [&str; 6] = [
+    "/usr/bin/newuidmap",
+    "/usr/bin/newgidmap",
+    "/usr/local/bin/newuidmap",
+    "/usr/local/bin/newgidmap",
+    "/dev/fuse",
+    "/dev/net/tun",
+];
 
 impl Facts {
     /// Reads them. What cannot be read is left at its default.
@@ -47,6 +80,7 @@ impl Facts {
         let label = fs::read_to_string("/proc/self/attr/current").unwrap_or_default();
         Self {
             uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
             max_user_namespaces: sysctl("user/max_user_namespaces"),
             unprivileged_userns_clone: sysctl("kernel/unprivileged_userns_clone"),
             apparmor_restricts: sysctl("kernel/apparmor_restrict_unprivileged_userns"),
@@ -54,6 +88,27 @@ impl Facts {
             program: fs::read_link("/proc/self/exe").unwrap_or_default(),
             ..Self::parse(&status)
         }
+    }
+
+    /// All of them for a store, so that two places with the same facts allow the same.
+    pub fn of(store: &Path) -> Self {
+        let mut around = Vec::new();
+        for file in AROUND {
+            around.push(format!("{file}: {}", fs::read_to_string(file).unwrap_or_default()));
+        }
+        for name in NAMESPACES {
+            let link = fs::read_link(format!("/proc/self/ns/{name}")).unwrap_or_default();
+            around.push(link.to_string_lossy().into_owned());
+        }
+        for path in THINGS.map(Path::new) {
+            around.push(stamp(path, StatxFlags::CTIME | StatxFlags::MODE));
+        }
+        // A store that was moved is on another file system; its own times do not matter.
+        around.push(stamp(store, StatxFlags::INO));
+        around.push(stamp(&Layout::new(store).mnt(), StatxFlags::INO));
+        let store_fs = rustix::fs::statfs(store).map(|it| fs_name(it.f_type));
+        let store_fs = store_fs.unwrap_or_default().to_owned();
+        Self { store_fs, around, ..Self::read() }
     }
 
     /// The part that is in `/proc/self/status`.
@@ -71,6 +126,43 @@ impl Facts {
             ..Self::default()
         }
     }
+}
+
+/// File systems by the number that statfs(2) gives.
+const FILE_SYSTEMS: [(i64, &str); 14] = [
+    (0xef53, "ext4"),
+    (0x5846_5342, "xfs"),
+    (0x9123_683e, "btrfs"),
+    (0x0102_1994, "tmpfs"),
+    (0x794c_7630, "overlay"),
+    (0x6969, "nfs"),
+    (0xff53_4d42, "cifs"),
+    (0xfe53_4d42, "smb2"),
+    (0x6573_5546, "fuse"),
+    (0x2fc1_2fc1, "zfs"),
+    (0x0102_1997, "9p"),
+    (0x4d44, "vfat"),
+    (0x8584_58f6, "ramfs"),
+    (0xf2f5_2010, "f2fs"),
+];
+
+fn fs_name(magic: i64) -> &'static str {
+    FILE_SYSTEMS.iter().find(|it| it.0 == magic).map_or("", |it| it.1)
+}
+
+/// What `mask` asks about the thing at `path`, as text.
+fn stamp(path: &Path, mask: StatxFlags) -> String {
+    let show = |it: Statx| {
+        let device = (it.stx_dev_major, it.stx_dev_minor);
+        let (mode, changed) = (it.stx_mode, (it.stx_ctime.tv_sec, it.stx_ctime.tv_nsec));
+        if mask.contains(StatxFlags::INO) {
+            format!("{device:?} {}", it.stx_ino)
+        } else {
+            format!("{device:?} {mode:o} {changed:?}")
+        }
+    };
+    let found = rustix::fs::statx(CWD, path, AtFlags::empty(), mask).map(show);
+    format!("{}: {}", path.display(), found.unwrap_or_default())
 }
 
 /// A refusal, its cause, and ways out.
@@ -111,6 +203,8 @@ pub fn explain(refusal: Refusal, facts: &Facts) -> Explained {
             )
         } else if refusal.call == "unshare(CLONE_NEWUSER)" {
             namespace(&refusal, facts)
+        } else if let Some(words) = lesser(&refusal, facts) {
+            words
         } else if matches!(refusal.errno, libc::EPERM | libc::EACCES) {
             after(facts)
         } else {
@@ -181,6 +275,45 @@ fn namespace(refusal: &Refusal, facts: &Facts) -> Words {
         }
         _ => words("", &[]),
     }
+}
+
+/// What no rung hangs on, but somebody may wonder about.
+fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
+    let by_the_container = "the container's profile forbids it; rbuild does without";
+    Some(match refusal.call.as_str() {
+        "an overlay in the store" => {
+            let kind = if facts.store_fs.is_empty() { "a file system" } else { &facts.store_fs };
+            let cause = format!("the store is on {kind}, where no overlay can be written");
+            let remedy = "put the store on a volume: --root DIR or RBUILD_ROOT (Kubernetes: an \
+                          emptyDir; docker run -v; GitLab: below /builds)";
+            (cause, vec![remedy.to_owned()])
+        }
+        "mount(2) of proc" => words(
+            "the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy \
+             of it, which shows processes around them, but their pid namespace keeps them apart",
+            &["docker run --security-opt systempaths=unconfined; Kubernetes: procMount: Unmasked"],
+        ),
+        "seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)" if refusal.errno == libc::EBUSY => words(
+            "another program answers system calls here already (a container manager, or rbuild within \
+             rbuild), and there can be one only: without a range of ids all files of a step are root's",
+            &["give rbuild a range of ids, or start it outside"],
+        ),
+        "pivot_root(2)" | "unshare(CLONE_NEWNET)" => words(by_the_container, &[]),
+        "chroot(2)" => words("the process lacks CAP_SYS_CHROOT", &[]),
+        "ioctl(FICLONE)" => words("files cannot share blocks there: whole trees are copied", &[]),
+        "setxattr(user.rbuild)" => {
+            words("the file system of the store has no such attributes", &[])
+        }
+        "opening /dev/fuse" | "opening /dev/net/tun" => {
+            let device = refusal.call.trim_start_matches("opening ");
+            let cause = match refusal.errno {
+                libc::ENOENT => "there is no such device, as usual in containers",
+                _ => "its owner and mode, or the list of the container's devices, keep rbuild out",
+            };
+            (cause.to_owned(), vec![format!("docker run --device {device}")])
+        }
+        _ => return None,
+    })
 }
 
 /// The namespace was made, but is of no use.
@@ -270,181 +403,4 @@ fn helper(refusal: &Refusal, facts: &Facts) -> Words {
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-
-    fn unshare(errno: i32) -> Refusal {
-        Refusal { call: "unshare(CLONE_NEWUSER)".into(), errno, detail: String::new() }
-    }
-
-    fn newuidmap(detail: &str) -> Refusal {
-        Refusal { call: "newuidmap".into(), errno: 0, detail: detail.into() }
-    }
-
-    #[track_caller]
-    fn check(refusal: Refusal, facts: &Facts, expect: &Expect) {
-        expect.assert_eq(&explain(refusal, facts).to_string());
-    }
-
-    fn user() -> Facts {
-        let program = "/usr/local/bin/rbuild".into();
-        Facts { uid: 1000, bounding: u64::MAX, program, ..Facts::default() }
-    }
-
-    #[test]
-    fn in_a_docker_container() {
-        check(
-            unshare(libc::EPERM),
-            &Facts { uid: 0, seccomp: 2, ..user() },
-            &expect![[r#"
-            unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-            the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
-            - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined
-            - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN] (safe there: it reaches no further than the pod)"#]],
-        );
-        check(
-            unshare(libc::EPERM),
-            &Facts { seccomp: 2, ..user() },
-            &expect![[r#"
-            unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-            the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
-            - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]
-            - Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)
-            - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"#]],
-        );
-    }
-
-    #[test]
-    fn by_sysctl() {
-        check(
-            unshare(libc::ENOSPC),
-            &user(),
-            &expect![[r#"
-                unshare(CLONE_NEWUSER): over the limit (ENOSPC)
-                the host allows no (more) user namespaces: user.max_user_namespaces is 0 or used up
-                - sysctl -w user.max_user_namespaces=15000"#]],
-        );
-        let facts = Facts { unprivileged_userns_clone: Some(0), ..user() };
-        check(
-            unshare(libc::EPERM),
-            &facts,
-            &expect![[r#"
-            unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-            the kernel forbids ordinary users to make user namespaces
-            - sysctl -w kernel.unprivileged_userns_clone=1"#]],
-        );
-        check(
-            unshare(libc::EPERM),
-            &user(),
-            &expect![[r#"
-            unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-            a security policy forbids it, or rbuild runs inside of a chroot
-            - run rbuild outside of the chroot"#]],
-        );
-    }
-
-    #[test]
-    fn by_ubuntu() {
-        let call = "mount(MS_PRIVATE)".into();
-        let refusal = Refusal { call, errno: libc::EACCES, detail: String::new() };
-        check(
-            refusal,
-            &Facts { apparmor_restricts: Some(1), ..user() },
-            &expect![[r#"
-            mount(MS_PRIVATE): Permission denied (os error 13)
-            Ubuntu's AppArmor policy lets rbuild create a user namespace but strips its capabilities
-            - allow it for this program, as root: put
-                abi <abi/4.0>,
-                include <tunables/global>
-                profile rbuild /usr/local/bin/rbuild flags=(unconfined) {
-                  userns,
-                  include if exists <local/rbuild>
-                }
-              into /etc/apparmor.d/rbuild and load it: apparmor_parser -r /etc/apparmor.d/rbuild
-            - or for all: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"#]],
-        );
-    }
-
-    #[test]
-    fn by_a_container_profile() {
-        let call = "mount(MS_PRIVATE)".into();
-        let refusal = Refusal { call, errno: libc::EACCES, detail: String::new() };
-        let label = "docker-default (enforce)".into();
-        check(
-            refusal,
-            &Facts { label, ..user() },
-            &expect![[r#"
-            mount(MS_PRIVATE): Permission denied (os error 13)
-            the security profile `docker-default (enforce)` forbids it
-            - docker run --security-opt apparmor=unconfined --security-opt label=disable"#]],
-        );
-    }
-
-    #[test]
-    fn five_ways_to_have_no_range() {
-        check(
-            newuidmap("not installed (Debian package `uidmap`)"),
-            &user(),
-            &expect![[r#"
-            newuidmap: not installed (Debian package `uidmap`)
-            ids beyond one's own are handed out by newuidmap and newgidmap
-            - apt-get install uidmap (Debian, Ubuntu), dnf install shadow-utils (Fedora)"#]],
-        );
-        let eperm = "write to uid_map failed: Operation not permitted";
-        check(
-            newuidmap(eperm),
-            &Facts { no_new_privs: true, ..user() },
-            &expect![[r#"
-                newuidmap: write to uid_map failed: Operation not permitted
-                no_new_privs is set, so that newuidmap has no privilege to use
-                - Kubernetes: allowPrivilegeEscalation: true"#]],
-        );
-        check(
-            newuidmap(eperm),
-            &Facts { bounding: 0xa804_25fb, ..user() },
-            &expect![[r#"
-                newuidmap: write to uid_map failed: Operation not permitted
-                newuidmap is setuid root, which is not enough in a container without CAP_SYS_ADMIN in its bounding set
-                - in the image: chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap; setcap cap_setuid=ep /usr/bin/newuidmap; setcap cap_setgid=ep /usr/bin/newgidmap"#]],
-        );
-        check(
-            newuidmap(eperm),
-            &user(),
-            &expect![[r#"
-                newuidmap: write to uid_map failed: Operation not permitted
-                newuidmap lost its setuid bit or file capabilities, perhaps in a copy of an image
-                - chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap, or install the package again"#]],
-        );
-        let denied = "uid range [1-65536) -> [100000-165535) not allowed";
-        check(
-            newuidmap(denied),
-            &user(),
-            &expect![[r#"
-                newuidmap: uid range [1-65536) -> [100000-165535) not allowed
-                /etc/subuid or /etc/subgid has no such range for this user
-                - usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"#]],
-        );
-        let call = "/etc/subuid".into();
-        let detail = "no range of 65535 ids for user dev: usermod --add-subuids 100000-165535 dev";
-        let refusal = Refusal { call, errno: 0, detail: detail.into() };
-        check(
-            refusal,
-            &user(),
-            &expect![[r#"
-            /etc/subuid: no range of 65535 ids for user dev: usermod --add-subuids 100000-165535 dev
-            a range of ids is needed to give files to the users of an image
-            - usermod --add-subuids 100000-165535 dev"#]],
-        );
-    }
-
-    #[test]
-    fn facts_of_a_status_file() {
-        let status = "Name:\tx\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
-                      NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
-        let facts = Facts::parse(status);
-        assert_eq!((facts.seccomp, facts.no_new_privs), (2, true));
-        assert_eq!((facts.caps, facts.bounding), (0xa804_25fb, 0xa804_25fb));
-    }
-}
+mod tests;

@@ -239,6 +239,15 @@ fn make(fs: &NewFs) -> Result<OwnedFd, KernelError> {
     }
 }
 
+/// Whether the kernel mounts a new `/proc`, rather than a copy of the host's.
+///
+/// # Errors
+///
+/// What it says.
+pub(super) fn fresh_proc() -> Result<(), KernelError> {
+    new_mount("proc", &[]).map(drop)
+}
+
 fn borrow(error: KernelError, path: &str) -> Result<OwnedFd, KernelError> {
     match &error {
         KernelError::Call { source, .. }

@@ -41,6 +41,7 @@ pub mod network;
 mod overlay;
 pub mod parent;
 pub mod plan;
+pub mod probe;
 mod relay;
 pub mod seccomp;
 mod seccomp_table;

@@ -13,6 +13,8 @@ use rbuild_store::digest::{DiffId, Digest};
 use tokio::sync::{OnceCell, oneshot};
 
 pub use super::execution::{Execution, Exited};
+pub use super::isolation::Isolation;
+use super::isolation::{explained, foresee};
 use super::launch::{self, LaunchError, Launched, Rung, Setup, Snapshotter, Wanted};
 use super::proto::{
     Answer, Chain, Compression, Content, ExecRequest, Failure, FailureKind, LayerId, Request, Root,
@@ -20,22 +22,9 @@ use super::proto::{
 };
 use super::serve::{self, Numbered};
 use super::wire;
-use crate::sandbox::host::{Explained, Facts, explain};
+use crate::sandbox::host::Explained;
 use crate::sandbox::network;
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
-
-/// How steps are held on this host, as the first line of a build tells.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Isolation {
-    /// `userns`, `userns-single`, or `none` where files are handled but nothing runs.
-    pub rung: &'static str,
-    /// Whether snapshots are overlays.
-    pub overlay: bool,
-    /// Why a stronger rung or driver was refused; empty if none was.
-    pub why: String,
-    /// The rungs that the host refuses, with causes and ways out.
-    pub refused: Vec<(Rung, Explained)>,
-}
 
 /// A worker, or where no namespace can be had, an engine in this process that does everything but
 /// run steps. Cheap to clone; all clones share one worker.
@@ -91,8 +80,8 @@ impl Worker {
         snapshotter: Snapshotter,
         network: network::Options,
     ) -> Self {
-        let (store, isolation) = (store.into(), Wanted::Auto);
-        Self::with(Setup { store, snapshotter, network, isolation })
+        let (store, isolation, overlay) = (store.into(), Wanted::Auto, None);
+        Self::with(Setup { store, snapshotter, network, isolation, overlay })
     }
 
     /// A worker that is set up like this. A rung that is wanted and that the host refuses is an
@@ -102,18 +91,22 @@ impl Worker {
         Self(Arc::new(Inner { setup, engine, next, ended }))
     }
 
-    /// How steps are held; starts the worker.
+    /// How steps are held. Starts the worker only where that is not known without.
     ///
     /// # Errors
     ///
     /// If the worker cannot be started for a reason other than a missing permission.
     pub async fn isolation(&self) -> Result<Isolation, Failure> {
+        if self.0.engine.get().is_none() {
+            let setup = self.0.setup.clone();
+            let known = tokio::task::spawn_blocking(move || foresee(&setup)).await;
+            if let Ok(Some(isolation)) = known {
+                return Ok(isolation);
+            }
+        }
         Ok(match self.engine().await? {
             Engine::Process { isolation, .. } => isolation.clone(),
-            Engine::Here { refused, .. } => {
-                let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
-                Isolation { rung: "none", overlay: false, why, refused: refused.clone() }
-            }
+            Engine::Here { refused, .. } => Isolation::none(refused.clone()),
         })
     }
 
@@ -329,9 +322,7 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
     match told.await.map_err(|_| lost())? {
         Ok(engine) => Ok(engine),
         Err(LaunchError::Refused(refused)) => {
-            let facts = Facts::read();
-            let refused: Vec<_> =
-                refused.into_iter().map(|(rung, it)| (rung, explain(it, &facts))).collect();
+            let refused = explained(refused);
             if let (Wanted::Only(rung), Some((_, why))) = (setup.isolation, refused.first()) {
                 let text = format!("--isolation={} is not possible here: {why}", rung.name());
                 return Err(Failure { kind: FailureKind::Host, text });
@@ -362,7 +353,7 @@ fn host_worker(
             return;
         }
     };
-    let isolation = isolation(&launched);
+    let isolation = Isolation::of(&launched);
     let Launched { mut child, socket, .. } = launched;
     let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
     let (requests, outgoing) = mpsc::channel();
@@ -379,50 +370,6 @@ fn host_worker(
     waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
     drop((socket, end));
     drop(child.wait());
-}
-
-/// Tries one rung, as it would be for a build that is set up like this: holds it for a moment, and
-/// lets go.
-///
-/// # Errors
-///
-/// If something went wrong that is no answer.
-pub fn try_rung(setup: &Setup, rung: Rung) -> Result<Result<Isolation, Explained>, Failure> {
-    let setup = Setup { isolation: Wanted::Only(rung), ..setup.clone() };
-    match launch::launch(&setup) {
-        Ok(mut launched) => {
-            let found = isolation(&launched);
-            drop(launched.socket);
-            drop(launched.child.wait());
-            Ok(Ok(found))
-        }
-        Err(LaunchError::Refused(refused)) => match refused.into_iter().next() {
-            Some((_, refusal)) => Ok(Err(explain(refusal, &Facts::read()))),
-            None => Err(lost()),
-        },
-        Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
-            let text = crate::causes::chain(&error);
-            Err(Failure { kind: FailureKind::Host, text })
-        }
-    }
-}
-
-/// What a worker that has started says about the host.
-fn isolation(launched: &Launched) -> Isolation {
-    let facts = Facts::read();
-    let refused: Vec<_> = launched
-        .refused
-        .iter()
-        .map(|(rung, refusal)| (*rung, explain(refusal.clone(), &facts)))
-        .collect();
-    let rungs = refused.iter().map(|(rung, it)| format!("no {}: {}", rung.name(), it.refusal));
-    let plain = launched.why_plain.iter().map(|it| format!("no overlay: {it}"));
-    Isolation {
-        rung: launched.rung.name(),
-        overlay: launched.overlay,
-        why: rungs.chain(plain).collect::<Vec<_>>().join("; "),
-        refused,
-    }
 }
 
 /// Sends requests until nobody can ask any more, then closes that direction, which ends the worker.

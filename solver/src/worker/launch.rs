@@ -22,8 +22,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
+pub use super::refusal::Refusal;
 use super::wire::{self, WireError};
+use crate::sandbox::host::Facts;
 use crate::sandbox::idmap::{self, Extent};
+use crate::sandbox::probe::{self, Answers};
 use crate::snapshot::{Driver, MapKey, Ownership};
 
 /// What the worker works on.
@@ -37,6 +40,8 @@ pub struct Setup {
     pub network: crate::sandbox::network::Options,
     /// How to hold steps.
     pub isolation: Wanted,
+    /// Whether overlays can be made in the store, where that is known: else why not.
+    pub overlay: Option<Result<(), String>>,
 }
 
 /// `--isolation`.
@@ -47,6 +52,20 @@ pub enum Wanted {
     Auto,
     /// That rung; an error where the host refuses it.
     Only(Rung),
+    /// The strongest rung that the host allows, but none that is weaker than this.
+    AtLeast(Rung),
+}
+
+impl Wanted {
+    /// The rungs to try, the strongest first.
+    pub fn rungs(self) -> impl Iterator<Item = Rung> {
+        let is_wanted = move |rung: &Rung| match self {
+            Self::Auto => true,
+            Self::Only(only) => *rung == only,
+            Self::AtLeast(least) => *rung <= least,
+        };
+        Rung::ALL.into_iter().filter(is_wanted)
+    }
 }
 
 /// How a step is held, the strongest way first.
@@ -141,49 +160,6 @@ pub enum Boot {
     Refused(Refusal),
 }
 
-/// What the host refused.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Refusal {
-    /// The system call or program, as one would look it up: `unshare(CLONE_NEWUSER)`.
-    pub call: String,
-    /// The system's answer; 0 where the text says it all.
-    pub errno: i32,
-    /// More about it; may be empty.
-    pub detail: String,
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "{}", self.call)?;
-        match self.errno {
-            0 => {}
-            // "No space left on device" would have people look at their disks.
-            libc::ENOSPC => write!(out, ": over the limit (ENOSPC)")?,
-            errno => write!(out, ": {}", io::Error::from_raw_os_error(errno))?,
-        }
-        if !self.detail.is_empty() {
-            write!(out, ": {}", self.detail)?;
-        }
-        Ok(())
-    }
-}
-
-impl Refusal {
-    /// Whether it is about a range of ids, and one id could still be had.
-    pub fn is_about_ranges(&self) -> bool {
-        ["newuidmap", "newgidmap", "/etc/sub", "/proc/self/uid_map"]
-            .iter()
-            .any(|it| self.call.starts_with(it))
-    }
-
-    /// A refusal of `call` by the kernel.
-    pub fn new(call: impl Into<String>, error: &io::Error) -> Self {
-        let errno = error.raw_os_error().unwrap_or(0);
-        let detail = if errno == 0 { error.to_string() } else { String::new() };
-        Self { call: call.into(), errno, detail }
-    }
-}
-
 /// Why there is no worker.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -232,27 +208,35 @@ impl From<LaunchError> for Failed {
 }
 
 /// Starts a worker on the strongest rung that the host allows, or the one that is wanted, and waits
-/// until it is ready.
+/// until it is ready. Rungs of which it is known that the host refuses them are not tried.
 ///
 /// # Errors
 ///
 /// If the process cannot be made or the host refuses it a namespace or ids.
 pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
-    let rungs = match &setup.isolation {
-        Wanted::Auto => &Rung::ALL[..],
-        Wanted::Only(rung) => std::slice::from_ref(rung),
-    };
+    match launch_with(setup, probe::known(&setup.store).as_ref()) {
+        // Before giving up: what is known may be out of date.
+        Err(LaunchError::Refused(_)) => launch_with(setup, probe::renew(&setup.store).as_ref()),
+        result => result,
+    }
+}
+
+fn launch_with(setup: &Setup, known: Option<&Answers>) -> Result<Launched, LaunchError> {
+    let automatic = known.filter(|_| setup.snapshotter == Snapshotter::Auto);
+    let overlay = automatic.map(|it| it.overlay(&Facts::of(&setup.store)));
+    let setup = Setup { overlay, ..setup.clone() };
     let mut refused = Vec::new();
-    for &rung in rungs {
-        match climb(setup, rung) {
+    for rung in setup.isolation.rungs() {
+        if let Some(Err(refusal)) = known.map(|it| it.rung(rung)) {
+            refused.push((rung, refusal));
+            continue;
+        }
+        match climb(&setup, rung) {
             Ok(launched) => return Ok(Launched { refused, ..launched }),
             Err(Failed::Launch(error)) => return Err(error),
             Err(Failed::Refused(refusal)) => {
-                let is_final = !refusal.is_about_ranges();
+                probe::forget(&setup.store);
                 refused.push((rung, refusal));
-                if is_final {
-                    break;
-                }
             }
         }
     }
@@ -302,7 +286,7 @@ fn handshake(
     }
     let key = match rung {
         Rung::Userns => write_maps(pid),
-        Rung::UsernsSingle => write_single(pid),
+        Rung::UsernsSingle => write_single(&pid.to_string(), own_ids()),
     };
     let key = key.map_err(Failed::Refused)?;
     wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;
@@ -313,12 +297,10 @@ fn handshake(
     }
 }
 
-/// Gives the user namespace of process `pid` our own id, and no other. Nobody may refuse that.
-fn write_single(pid: u32) -> Result<MapName, Refusal> {
-    let uid = rustix::process::geteuid().as_raw();
-    let gid = rustix::process::getegid().as_raw();
+/// Gives the user namespace of a process (its number, or `self`) our own ids, and no others.
+pub(crate) fn write_single(process: &str, (uid, gid): (u32, u32)) -> Result<MapName, Refusal> {
     let write = |file: &str, text: &str| {
-        let path = format!("/proc/{pid}/{file}");
+        let path = format!("/proc/{process}/{file}");
         fs::write(&path, text).map_err(|error| Refusal::new(format!("writing {file}"), &error))
     };
     write("setgroups", "deny")?;
@@ -327,11 +309,15 @@ fn write_single(pid: u32) -> Result<MapName, Refusal> {
     Ok(MapName::Single)
 }
 
+/// Effective user and group id.
+pub(crate) fn own_ids() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
 /// Gives the user namespace of process `pid` its ids: all that we have ourselves where we may,
 /// else our own and our subordinate ones.
-fn write_maps(pid: u32) -> Result<MapName, Refusal> {
-    let uid = rustix::process::geteuid().as_raw();
-    let gid = rustix::process::getegid().as_raw();
+pub(crate) fn write_maps(pid: u32) -> Result<MapName, Refusal> {
+    let (uid, gid) = own_ids();
     if uid == 0 {
         let own = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
         let count = idmap::ids(&idmap::identity(&own));

@@ -5,13 +5,15 @@ use std::process::ExitCode;
 
 pub mod client;
 mod execution;
+mod isolation;
 pub mod launch;
 pub mod proto;
+mod refusal;
 pub mod serve;
 pub mod wire;
 
 /// Runs a hidden command if `args` (the process's own, its name included) ask for one: `worker`,
-/// `init` or `helper` alone, with a socket as standard input. To be called before anything else in `main`.
+/// `init`, `probe` or `helper` alone, with a socket as standard input. To be called before anything else in `main`.
 pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
     let [_, command] = args else {
         return None;
@@ -21,6 +23,8 @@ pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
         serve::main
     } else if command == "init" {
         crate::sandbox::init::main
+    } else if command == "probe" {
+        crate::sandbox::probe::main
     } else if command == "helper" {
         crate::sandbox::network::helper::main
     } else {

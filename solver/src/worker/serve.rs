@@ -134,6 +134,11 @@ fn choose(setup: &Setup, store: &Store) -> Result<(bool, Option<String>), Stop> 
     if snapshotter == Snapshotter::Plain {
         return Ok((false, None));
     }
+    match &setup.overlay {
+        Some(Ok(())) => return Ok((true, None)),
+        Some(Err(why)) => return Ok((false, Some(why.clone()))),
+        None => {}
+    }
     // Below this process's own directory, which no other process sweeps.
     let place = store.temp().path("overlay").map_err(|error| unusable(&error))?;
     match crate::sandbox::overlay_works_in(&place) {

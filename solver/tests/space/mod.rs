@@ -54,7 +54,7 @@ impl Space {
         let dir = tempfile::tempdir().map_err(text)?;
         drop(rbuild_store::local::Store::open(dir.path()).map_err(|error| error.to_string())?);
         let (store, isolation) = (dir.path().to_owned(), Wanted::Only(rung));
-        let worker = Worker::with(Setup { store, snapshotter, network, isolation });
+        let worker = Worker::with(Setup { store, snapshotter, network, isolation, overlay: None });
         worker.isolation().await.map_err(|it| it.text)?;
         let tar = image(busybox).map_err(text)?;
         let diff_id = DiffId(Digest::of(&tar));
@@ -74,6 +74,7 @@ impl Space {
             snapshotter: Snapshotter::Auto,
             network: Options::default(),
             isolation: Wanted::Only(rung),
+            overlay: None,
         });
         let (path, next) = (store.to_owned(), AtomicU64::new(1 << 32));
         Self { worker, base: LayerId(base.to_owned()), rung, path, _dir: None, next }

@@ -134,6 +134,15 @@ impl Networks {
         Ok(Lease { owner: self, kind, reusable: !all })
     }
 
+    /// Whether a step can have a network of its own, else why not, in words.
+    ///
+    /// # Errors
+    ///
+    /// What the backends say.
+    pub fn works(&self) -> Result<(), String> {
+        self.start().map(drop).map_err(|Refused(why)| why)
+    }
+
     fn own(&self) -> Result<Kind, Refused> {
         let known = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,178 @@
+//! Refusals in, words out.
+
+use expect_test::{Expect, expect};
+
+use super::*;
+
+fn unshare(errno: i32) -> Refusal {
+    Refusal { call: "unshare(CLONE_NEWUSER)".into(), errno, detail: String::new() }
+}
+
+fn newuidmap(detail: &str) -> Refusal {
+    Refusal { call: "newuidmap".into(), errno: 0, detail: detail.into() }
+}
+
+#[track_caller]
+fn check(refusal: Refusal, facts: &Facts, expect: &Expect) {
+    expect.assert_eq(&explain(refusal, facts).to_string());
+}
+
+fn user() -> Facts {
+    let program = "/usr/local/bin/rbuild".into();
+    Facts { uid: 1000, bounding: u64::MAX, program, ..Facts::default() }
+}
+
+#[test]
+fn in_a_docker_container() {
+    check(
+        unshare(libc::EPERM),
+        &Facts { uid: 0, seccomp: 2, ..user() },
+        &expect![[r#"
+        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
+        the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
+        - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined
+        - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN] (safe there: it reaches no further than the pod)"#]],
+    );
+    check(
+        unshare(libc::EPERM),
+        &Facts { seccomp: 2, ..user() },
+        &expect![[r#"
+        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
+        the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
+        - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]
+        - Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)
+        - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"#]],
+    );
+}
+
+#[test]
+fn by_sysctl() {
+    check(
+        unshare(libc::ENOSPC),
+        &user(),
+        &expect![[r#"
+            unshare(CLONE_NEWUSER): over the limit (ENOSPC)
+            the host allows no (more) user namespaces: user.max_user_namespaces is 0 or used up
+            - sysctl -w user.max_user_namespaces=15000"#]],
+    );
+    let facts = Facts { unprivileged_userns_clone: Some(0), ..user() };
+    check(
+        unshare(libc::EPERM),
+        &facts,
+        &expect![[r#"
+        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
+        the kernel forbids ordinary users to make user namespaces
+        - sysctl -w kernel.unprivileged_userns_clone=1"#]],
+    );
+    check(
+        unshare(libc::EPERM),
+        &user(),
+        &expect![[r#"
+        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
+        a security policy forbids it, or rbuild runs inside of a chroot
+        - run rbuild outside of the chroot"#]],
+    );
+}
+
+#[test]
+fn by_ubuntu() {
+    let call = "mount(MS_PRIVATE)".into();
+    let refusal = Refusal { call, errno: libc::EACCES, detail: String::new() };
+    check(
+        refusal,
+        &Facts { apparmor_restricts: Some(1), ..user() },
+        &expect![[r#"
+        mount(MS_PRIVATE): Permission denied (os error 13)
+        Ubuntu's AppArmor policy lets rbuild create a user namespace but strips its capabilities
+        - allow it for this program, as root: put
+            abi <abi/4.0>,
+            include <tunables/global>
+            profile rbuild /usr/local/bin/rbuild flags=(unconfined) {
+              userns,
+              include if exists <local/rbuild>
+            }
+          into /etc/apparmor.d/rbuild and load it: apparmor_parser -r /etc/apparmor.d/rbuild
+        - or for all: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"#]],
+    );
+}
+
+#[test]
+fn by_a_container_profile() {
+    let call = "mount(MS_PRIVATE)".into();
+    let refusal = Refusal { call, errno: libc::EACCES, detail: String::new() };
+    let label = "docker-default (enforce)".into();
+    check(
+        refusal,
+        &Facts { label, ..user() },
+        &expect![[r#"
+        mount(MS_PRIVATE): Permission denied (os error 13)
+        the security profile `docker-default (enforce)` forbids it
+        - docker run --security-opt apparmor=unconfined --security-opt label=disable"#]],
+    );
+}
+
+#[test]
+fn five_ways_to_have_no_range() {
+    check(
+        newuidmap("not installed (Debian package `uidmap`)"),
+        &user(),
+        &expect![[r#"
+        newuidmap: not installed (Debian package `uidmap`)
+        ids beyond one's own are handed out by newuidmap and newgidmap
+        - apt-get install uidmap (Debian, Ubuntu), dnf install shadow-utils (Fedora)"#]],
+    );
+    let eperm = "write to uid_map failed: Operation not permitted";
+    check(
+        newuidmap(eperm),
+        &Facts { no_new_privs: true, ..user() },
+        &expect![[r#"
+            newuidmap: write to uid_map failed: Operation not permitted
+            no_new_privs is set, so that newuidmap has no privilege to use
+            - Kubernetes: allowPrivilegeEscalation: true"#]],
+    );
+    check(
+        newuidmap(eperm),
+        &Facts { bounding: 0xa804_25fb, ..user() },
+        &expect![[r#"
+            newuidmap: write to uid_map failed: Operation not permitted
+            newuidmap is setuid root, which is not enough in a container without CAP_SYS_ADMIN in its bounding set
+            - in the image: chmod u-s /usr/bin/newuidmap /usr/bin/newgidmap; setcap cap_setuid=ep /usr/bin/newuidmap; setcap cap_setgid=ep /usr/bin/newgidmap"#]],
+    );
+    check(
+        newuidmap(eperm),
+        &user(),
+        &expect![[r#"
+            newuidmap: write to uid_map failed: Operation not permitted
+            newuidmap lost its setuid bit or file capabilities, perhaps in a copy of an image
+            - chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap, or install the package again"#]],
+    );
+    let denied = "uid range [1-65536) -> [100000-165535) not allowed";
+    check(
+        newuidmap(denied),
+        &user(),
+        &expect![[r#"
+            newuidmap: uid range [1-65536) -> [100000-165535) not allowed
+            /etc/subuid or /etc/subgid has no such range for this user
+            - usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"#]],
+    );
+    let call = "/etc/subuid".into();
+    let detail = "no range of 65535 ids for user dev: usermod --add-subuids 100000-165535 dev";
+    let refusal = Refusal { call, errno: 0, detail: detail.into() };
+    check(
+        refusal,
+        &user(),
+        &expect![[r#"
+        /etc/subuid: no range of 65535 ids for user dev: usermod --add-subuids 100000-165535 dev
+        a range of ids is needed to give files to the users of an image
+        - usermod --add-subuids 100000-165535 dev"#]],
+    );
+}
+
+#[test]
+fn facts_of_a_status_file() {
+    let status = "Name:\tx\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\n\
+                  NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+    let facts = Facts::parse(status);
+    assert_eq!((facts.seccomp, facts.no_new_privs), (2, true));
+    assert_eq!((facts.caps, facts.bounding), (0xa804_25fb, 0xa804_25fb));
+}

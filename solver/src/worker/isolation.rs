@@ -1,0 +1,72 @@
+//! How steps are held in this place, and why not in a stronger way.
+
+use super::launch::{Launched, Refusal, Rung, Setup, Snapshotter};
+use crate::sandbox::host::{Explained, Facts, explain};
+use crate::sandbox::probe::{self, Answers};
+
+/// How steps are held on this host, as the first line of a build tells.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Isolation {
+    /// `userns`, `userns-single`, or `none` where files are handled but nothing runs.
+    pub rung: &'static str,
+    /// Whether snapshots are overlays.
+    pub overlay: bool,
+    /// Why a stronger rung or driver was refused; empty if none was.
+    pub why: String,
+    /// The rungs that the host refuses, with causes and ways out.
+    pub refused: Vec<(Rung, Explained)>,
+}
+
+/// How steps will be held, as far as that is known without starting a worker.
+pub(super) fn foresee(setup: &Setup) -> Option<Isolation> {
+    let from = |answers: Answers| {
+        let mut refused = Vec::new();
+        for rung in setup.isolation.rungs() {
+            match answers.rung(rung) {
+                Ok(()) => {
+                    let overlay = match setup.snapshotter {
+                        Snapshotter::Auto => answers.overlay(&Facts::of(&setup.store)),
+                        Snapshotter::Plain => Err(String::new()),
+                        Snapshotter::Overlay => return None,
+                    };
+                    return Some(Isolation::new(rung, &overlay, explained(refused)));
+                }
+                Err(refusal) => refused.push((rung, refusal)),
+            }
+        }
+        None
+    };
+    // A place that allows nothing is asked again before anybody is told so.
+    probe::known(&setup.store).and_then(from)
+}
+
+pub(super) fn explained(refused: Vec<(Rung, Refusal)>) -> Vec<(Rung, Explained)> {
+    let facts = Facts::read();
+    refused.into_iter().map(|(rung, refusal)| (rung, explain(refusal, &facts))).collect()
+}
+
+impl Isolation {
+    /// With that rung, snapshots as said, and stronger rungs that were refused.
+    pub fn new(rung: Rung, overlay: &Result<(), String>, refused: Vec<(Rung, Explained)>) -> Self {
+        let rungs = refused.iter().map(|(rung, it)| format!("no {}: {}", rung.name(), it.refusal));
+        let plain = overlay.as_ref().err().filter(|it| !it.is_empty());
+        let plain = plain.iter().map(|it| format!("no overlay: {it}"));
+        let why = rungs.chain(plain).collect::<Vec<_>>().join("; ");
+        Self { rung: rung.name(), overlay: overlay.is_ok(), why, refused }
+    }
+
+    /// Without any.
+    pub(super) fn none(refused: Vec<(Rung, Explained)>) -> Self {
+        let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
+        Self { rung: "none", overlay: false, why, refused }
+    }
+
+    /// What a worker that has started says about the host.
+    pub(super) fn of(launched: &Launched) -> Self {
+        let overlay = match (launched.overlay, &launched.why_plain) {
+            (true, _) => Ok(()),
+            (false, why) => Err(why.clone().unwrap_or_default()),
+        };
+        Self::new(launched.rung, &overlay, explained(launched.refused.clone()))
+    }
+}
