@@ -43,6 +43,9 @@ fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers; anything else is a wrong flag.
             drop(error.print());
+            if let Some(way) = foreign_flag(&error) {
+                drop(writeln!(std::io::stderr().lock(), "hint: {way}"));
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -56,6 +59,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => fail(&failure),
     }
+}
+
+/// What to write instead of a flag that other builders have.
+fn foreign_flag(error: &clap::Error) -> Option<&'static str> {
+    let clap::error::ContextValue::String(flag) =
+        error.get(clap::error::ContextKind::InvalidArg)?
+    else {
+        return None;
+    };
+    cli::foreign::way_out(flag)
 }
 
 fn fail(failure: &report::Failure) -> ExitCode {

@@ -1,5 +1,6 @@
 //! The command line, in two steps: what was typed, and what it means here.
 
+pub mod foreign;
 pub mod network;
 pub mod output;
 pub mod raw;

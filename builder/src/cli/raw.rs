@@ -142,6 +142,17 @@ pub struct Build {
     /// Print only the image's digest
     #[arg(short, long)]
     pub quiet: bool,
+    // Scripts for `docker build` carry these three. They ask for what is so here: nothing of a step outlives it, and a
+    // context is read where it lies.
+    /// Remove intermediate containers
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub rm: Option<String>,
+    /// Always remove intermediate containers
+    #[arg(long, hide = true)]
+    pub force_rm: bool,
+    /// Compress the context on its way
+    #[arg(long, hide = true)]
+    pub compress: bool,
     /// Check the Dockerfile instead of building: short for --call=check
     #[arg(long)]
     pub check: bool,

@@ -230,6 +230,10 @@ fn refuse_unsupported(raw: &Build) -> Result<(), Failure> {
         return Err(Failure::usage("--load is not supported: there is no Docker to load into")
             .hint("--output type=docker,dest=image.tar writes an archive for `docker load`; -t NAME keeps the image in the store"));
     }
+    if raw.rm.is_some() && off(&raw.rm) {
+        return Err(Failure::usage("--rm=false is not supported: nothing of a step outlives it")
+            .hint("--target builds an earlier stage, -o type=local,dest=DIR shows its files"));
+    }
     for (flag, values) in [
         ("--cache-from", &raw.cache_from),
         ("--cache-to", &raw.cache_to),
