@@ -66,6 +66,13 @@ pub enum EventKind {
         /// Bytes as they came; not cut at line ends.
         data: Vec<u8>,
     },
+    /// What its process took, and all that it started.
+    Took {
+        /// Processor time.
+        cpu: Duration,
+        /// Most memory, bytes: see [`crate::worker::proto::Usage`].
+        peak_memory: u64,
+    },
     /// Something the user should know.
     Warning {
         /// Rule or source of the warning.

@@ -102,7 +102,8 @@ fn what_a_place_allows_is_asked_once() {
     }
     // … the doctor never does, and what is no answer is asked again.
     space.run(&["doctor"]).success();
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), first);
+    assert_ne!(std::fs::read_to_string(kept).unwrap(), wrong);
+    space.build(&[]).success().keeps_quiet_about("no overlay: x");
     std::fs::write(kept, "{").unwrap();
     space.build(&[]).success().says("isolation userns, ");
     assert_eq!(std::fs::read_to_string(kept).unwrap(), first);
@@ -125,4 +126,25 @@ fn a_step_that_cannot_run_fails_the_build_before_anything_is_pulled() {
     // The image's configuration is one; its layer would be another.
     let blobs = registry.requests().into_iter().filter(|it| it.contains("/blobs/"));
     assert!(blobs.count() <= 1, "{:?}", registry.requests());
+}
+
+#[test]
+fn limits_hold_a_step_and_what_does_not_is_told() {
+    needs!(Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@\nRUN [ $(nproc) = 1 ] && [ $(ulimit -n) = 99 ]\n\
+         RUN awk 'BEGIN { for (i = 0; i < 1000000; i++) a[i] = i }'\n",
+    );
+    let flags = ["--memory=16m", "--cpuset-cpus=0", "--ulimit=nofile=99:99", "--no-cache"];
+    let ran = space.build(&flags).ended(1);
+    // A cgroup kills the process; without one it gets no more memory, and that is said.
+    let by_process = ran.stderr.contains("--memory holds each process alone");
+    let killed = ran.stderr.contains("memory ran out");
+    assert!(by_process != killed, "{}", ran.story());
+    space.write("Dockerfile", "FROM @BASE@\nRUN [ $(nproc) = 1 ]\n");
+    space.build(&["--memory=1g", "--cpuset-cpus=0"]).success().says(" of cpu, ");
+    space.build(&["--memory=1m"]).ended(2).says("--memory");
+    space.build(&["--cpuset-cpus=x"]).ended(2).says("--cpuset-cpus");
 }

@@ -5,4 +5,5 @@ pub mod network;
 pub mod output;
 pub mod raw;
 pub mod request;
+pub mod resources;
 pub mod spec;

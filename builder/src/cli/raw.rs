@@ -127,6 +127,30 @@ pub struct Build {
     /// Size of /dev/shm in RUN
     #[arg(long, value_name = "BYTES")]
     pub shm_size: Option<String>,
+    /// Memory of each RUN, for example 512m or 2g
+    #[arg(short, long, value_name = "BYTES")]
+    pub memory: Option<String>,
+    /// Memory and swap of each RUN together; -1 is no limit [default: twice the memory]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// Processors of each RUN, for example 1.5
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["cpu_quota", "cpu_period"])]
+    pub cpus: Option<String>,
+    /// Microseconds of processor time of each RUN in every period
+    #[arg(long, value_name = "MICROSECONDS", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Length of a period of --cpu-quota [default: 100000]
+    #[arg(long, value_name = "MICROSECONDS")]
+    pub cpu_period: Option<u64>,
+    /// Weight of each RUN against others; 1024 is what everybody has
+    #[arg(short, long, value_name = "SHARES")]
+    pub cpu_shares: Option<u64>,
+    /// Processors that RUN may use: 0-2,7
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Processes and threads of each RUN; -1 is no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
     /// Grant an entitlement: network.host, security.insecure
     #[arg(long, value_name = "ENTITLEMENT", value_delimiter = ',')]
     pub allow: Vec<String>,

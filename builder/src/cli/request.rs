@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rbuild_frontend::options::NoCache;
 use rbuild_solver::llb::op::{HostIp, NetMode, Ulimit};
 use rbuild_solver::sandbox::network::Options;
+use rbuild_solver::sandbox::resources::Resources;
 use rbuild_store::platform::Platform;
 use rbuild_store::reference::Reference;
 
@@ -58,6 +59,8 @@ pub struct Request {
     pub add_hosts: Vec<HostIp>,
     /// `--ulimit`.
     pub ulimits: Vec<Ulimit>,
+    /// `--memory`, `--cpus` and the like.
+    pub resources: Resources,
     /// `--shm-size`; 0 means the default.
     pub shm_size: u64,
     /// `--allow`.
@@ -201,6 +204,7 @@ impl Request {
             dns: raw.dns.clone(),
             add_hosts: raw.add_hosts.iter().map(|it| add_host(it)).collect::<Result<_, _>>()?,
             ulimits: raw.ulimits.iter().map(|it| ulimit(it)).collect::<Result<_, _>>()?,
+            resources: super::resources::resources(raw)?,
             shm_size: raw
                 .shm_size
                 .as_deref()

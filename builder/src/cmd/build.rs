@@ -208,6 +208,7 @@ pub fn solve_request(
         files: request.outputs.iter().any(|it| !it.wants_layers()),
         exec: ExecSettings {
             shm_size: request.shm_size,
+            resources: request.resources.clone(),
             resolv_conf: crate::cli::network::resolv_conf(&request.dns),
         },
         scope: scope(request),

@@ -49,7 +49,7 @@ pub fn run(raw: &Doctor, root: &Path) -> Result<(), Failure> {
 
 impl Report {
     fn make(store: &Path) -> Result<Self, Failure> {
-        let answers = probe::renew(store);
+        let answers = probe::renew(store, &Question::ALL);
         let answers = answers.ok_or_else(|| {
             Failure::new(Kind::Host, "the process that is to find out what works here fails")
         })?;
@@ -106,6 +106,15 @@ impl Report {
         }
     }
 
+    /// Who holds a step to limits such as `--memory`.
+    fn limits(&self) -> &'static str {
+        match (self.rung(), self.answer(Question::Cgroup)) {
+            (None, _) => NONE,
+            (Some(_), Ok(())) => "cgroup",
+            (Some(_), Err(_)) => "each process alone",
+        }
+    }
+
     fn json(&self) -> Value {
         let rungs = self.rungs.iter().map(|(rung, it)| row("rung", rung.name(), it.as_ref()));
         let planned = PLANNED.map(|it| json!({"rung": it, "works": false, "cause": MISSING}));
@@ -123,6 +132,7 @@ impl Report {
                 "file_system": self.store_fs,
             },
             "network": { "default": self.network(), "backends": of(&self.networks, "backend") },
+            "limits": self.limits(),
             "questions": of(&self.questions, "question"),
         })
     }

@@ -190,6 +190,12 @@ impl Renderer for Plain<'_> {
                 self.write(&format!("#{number} {text}\n"));
             }
             EventKind::Completed { error } => self.completed(event.at, vertex, error.as_deref()),
+            EventKind::Took { cpu, peak_memory } => {
+                self.flush_partial(event.at, vertex);
+                let number = self.focus(vertex);
+                let (cpu, memory) = (cpu.as_secs_f64(), bytes(*peak_memory));
+                self.write(&format!("#{number} took {cpu:.2}s of cpu, {memory} of memory\n"));
+            }
             EventKind::Status { id, current, total, done } => {
                 self.status(vertex, id, *current, *total, *done);
             }

@@ -59,6 +59,12 @@ impl Renderer for RawJson<'_> {
                 }
                 json!({"vertexes": [vertex]})
             }
+            // Comes with the end.
+            EventKind::Took { cpu, peak_memory } => {
+                let usage = json!({"cpuSeconds": cpu.as_secs_f64(), "peakMemory": peak_memory});
+                vertex.insert("usage".to_owned(), usage);
+                return;
+            }
             EventKind::Status { id, current, total, done } => {
                 let completed = done.then_some(at);
                 json!({"statuses": [{"id": id, "vertex": digest, "current": current, "total": total, "timestamp": at, "completed": completed}]})

@@ -300,6 +300,10 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
         ),
         "pivot_root(2)" | "unshare(CLONE_NEWNET)" => words(by_the_container, &[]),
         "chroot(2)" => words("the process lacks CAP_SYS_CHROOT", &[]),
+        "a cgroup" => words(
+            "limits such as --memory hold each process alone, as far as they can",
+            &["systemd-run --user --scope -p Delegate=yes rbuild build …"],
+        ),
         "ioctl(FICLONE)" => words("files cannot share blocks there: whole trees are copied", &[]),
         "setxattr(user.rbuild)" => {
             words("the file system of the store has no such attributes", &[])

@@ -96,6 +96,10 @@ fn supervise() -> Result<ExitCode, wire::WireError> {
 /// other has become the command.
 fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<Side, InitError> {
     adjust_oom_score(plan.process.oom_score_adjust);
+    if let Some(index) = plan.cgroup {
+        let door = fds.get(index).ok_or_else(|| broken("no such cgroup"))?;
+        super::cgroup::enter(door.as_fd()).map_err(call("enter the step's cgroup"))?;
+    }
     if let NetworkNamespace::Join(index) = plan.network {
         let namespace = fds.get(index).ok_or_else(|| broken("no such network"))?;
         let kind = Some(rustix::thread::LinkNameSpaceType::Network);
@@ -135,10 +139,18 @@ fn become_command(
     let program = look_up(&process.args[0], &ready.path, &process.cwd)?;
     let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
+    bind(process).map_err(|error| failed(&error))?;
     sys::reset_signals();
     let error = sys::execute(&program, &args, &env);
     let text = format!("exec {}: {error}", program.to_string_lossy());
     Err(Report::NotStarted { code: 126, text })
+}
+
+/// Holds the process to its limits: last, since they may leave us nothing to work with.
+fn bind(process: &Process) -> Result<(), InitError> {
+    super::hold::run_on(&process.cpus).map_err(call("choose the step's processors"))?;
+    let mut limits = process.limits.iter();
+    limits.try_for_each(|limit| set_limit(*limit)).map_err(call("set a resource limit"))
 }
 
 /// What `execve` needs, made while the process still may everything.
@@ -158,9 +170,6 @@ fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
     )?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter(&process.cwd)?;
-    for limit in &process.limits {
-        set_limit(*limit).map_err(call("set a resource limit"))?;
-    }
     rustix::process::setsid().map_err(call("make a session"))?;
     stdio(linux, identity.uid).map_err(call("connect the step's output"))?;
     sys::close_on_exec_from(3).map_err(call("close descriptors"))?;

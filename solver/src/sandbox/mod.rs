@@ -22,13 +22,15 @@
 //! changes its ids (which would clear that), and when it dies the kernel kills all that is inside.
 //!
 //! Facts ([`host`]), plan ([`plan`], [`mounts`], [`caps`], [`seccomp`], [`identity`], [`idmap`],
-//! [`files`], [`limits`]: pure), apply ([`apply`]: one call per step) and system calls ([`sys`],
+//! [`files`], [`limits`], [`resources`]: pure), apply ([`apply`]: one call per step) and system calls ([`sys`],
 //! the only file with `unsafe`) are apart.
 
 pub mod apply;
 mod cache;
 pub mod caps;
+pub mod cgroup;
 pub mod files;
+mod hold;
 pub mod host;
 pub mod identity;
 pub mod idmap;
@@ -43,6 +45,7 @@ pub mod parent;
 pub mod plan;
 pub mod probe;
 mod relay;
+pub mod resources;
 pub mod seccomp;
 mod seccomp_table;
 pub mod step;

@@ -46,6 +46,8 @@ pub struct Plan {
     pub scratch: HostPath,
     /// Where the process's network comes from.
     pub network: NetworkNamespace,
+    /// Descriptor by which the process enters a cgroup of its own, if it has one.
+    pub cgroup: Option<usize>,
     /// Mounts and the like, in order.
     pub steps: Vec<Step>,
     /// The process.
@@ -233,6 +235,8 @@ pub struct Process {
     pub user: String,
     /// Resource limits.
     pub limits: Vec<Limit>,
+    /// Processors that it may run on; empty means those of the worker.
+    pub cpus: Vec<u32>,
     /// Capabilities, a bit each; they bound everything the process ever gets.
     pub caps: u64,
     /// Whether the system call filter is put on.

@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::hold::{Hold, Holder};
 use super::init::{STDERR, STDOUT};
 use super::mounts::{self, Layout, Mount, Source, Tree};
 use super::network::{self, Lease, Networks};
@@ -23,8 +24,7 @@ use super::relay::Relay;
 use super::{caps, files, limits};
 use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
 use crate::worker::proto::{
-    Answer, Committed, ExecMount, ExecRequest, ExitStatus, Failure, FailureKind, FdIndex, LayerId,
-    MountSource, Usage,
+    Answer, Committed, ExecMount, ExecRequest, Failure, FailureKind, FdIndex, LayerId, MountSource,
 };
 
 /// How much readier the kernel is to kill a step than rbuild when memory runs out.
@@ -44,6 +44,7 @@ pub struct Steps {
     /// Generated files by content: most steps of a build have the same.
     generated: Mutex<BTreeMap<String, PathBuf>>,
     networks: Networks,
+    holder: Holder,
 }
 
 /// What was made ready for one step and must be committed or discarded.
@@ -70,6 +71,7 @@ impl Steps {
             program: program(&work.join("program")),
             generated: Mutex::default(),
             networks: Networks::new(network.clone()),
+            holder: Holder::default(),
         })
     }
 
@@ -91,7 +93,8 @@ impl Steps {
             let text = format!("cannot make the network of a step: {error}");
             Failure { kind: FailureKind::Host, text }
         })?;
-        let outcome = self.run(layers, request, fds, &network, killer, &mut held);
+        let hold = self.holder.hold(&request.resources).map_err(|error| host(&error))?;
+        let outcome = self.run(layers, request, fds, (&network, &hold), killer, &mut held);
         let notes = network.notes();
         drop(network);
         drop(std::mem::take(&mut held.relays));
@@ -99,7 +102,7 @@ impl Steps {
         if !succeeded {
             // The step's own failure says more than one of the cleaning.
             drop(held.discard(layers));
-            return outcome.map(|outcome| answer(&outcome, Vec::new(), notes));
+            return outcome.map(|outcome| answer(&outcome, Vec::new(), (hold, notes)));
         }
         let outcome = outcome?;
         if let Some((root, _)) = &held.root {
@@ -107,7 +110,7 @@ impl Steps {
             layers.keep_records(root, &outcome.records).map_err(|it| it.to_failure())?;
         }
         let committed = held.commit(layers)?;
-        Ok(answer(&outcome, committed, notes))
+        Ok(answer(&outcome, committed, (hold, notes)))
     }
 
     fn run(
@@ -115,7 +118,7 @@ impl Steps {
         layers: &LayerStore,
         request: &ExecRequest,
         fds: &[OwnedFd],
-        network: &Lease<'_>,
+        (network, hold): (&Lease<'_>, &Hold),
         killer: &Killer,
         held: &mut Held,
     ) -> Result<Outcome, Failure> {
@@ -123,11 +126,18 @@ impl Steps {
         let mut passed = vec![fd(fds, request.stdout)?, fd(fds, request.stderr)?];
         let namespace = network.namespace(&mut passed);
         let layout = self.layout(layers, request, fds, (network, &mut passed), held)?;
+        let mut process = process(request, pretend(layers, request)?)?;
+        hold.apply(&mut process);
+        let cgroup = hold.door().map(|door| {
+            passed.push(door);
+            passed.len() - 1
+        });
         let plan = Plan {
             scratch: self.work.join("mnt").into(),
             network: namespace,
+            cgroup,
             steps: mounts::steps(&layout),
-            process: process(request, pretend(layers, request)?)?,
+            process,
         };
         if killer.killed() {
             return Ok(Outcome::cancelled());
@@ -347,6 +357,7 @@ fn process(request: &ExecRequest, pretend: Pretend) -> Result<Process, Failure> 
         cwd: request.cwd.clone(),
         user: request.user.clone(),
         limits,
+        cpus: Vec::new(),
         caps: if request.insecure { caps::ALL } else { caps::SANDBOX },
         filtered: !request.insecure,
         pretend,
@@ -374,15 +385,13 @@ fn remove_stubs(root: &Prepared, outcome: &Outcome) -> Result<(), Failure> {
         })
 }
 
-fn answer(outcome: &Outcome, layers: Vec<Committed>, notes: Vec<String>) -> Answer {
-    let status = match &outcome.end {
-        End::Code(code) | End::NotStarted(code, _) => ExitStatus::Code(*code),
-        End::Signal(signal) => ExitStatus::Signal(*signal),
-        End::Cancelled => ExitStatus::Cancelled,
-    };
-    #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
-    let cpu_seconds = outcome.cpu_micros as f64 / 1e6;
-    let usage = Usage { cpu_seconds, max_rss: outcome.max_rss };
+fn answer(
+    outcome: &Outcome,
+    layers: Vec<Committed>,
+    (hold, mut notes): (Hold, Vec<String>),
+) -> Answer {
+    let (status, usage, more) = hold.end(outcome);
+    notes.extend(more);
     Answer::Exited { status, usage, layers, notes }
 }
 

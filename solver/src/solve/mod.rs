@@ -31,6 +31,7 @@ pub use events::{EventSink, Task};
 pub use layers::{Layers, Planned, Pulled, SealOptions, blocking};
 
 use crate::llb::{Edge, Graph};
+use crate::sandbox::resources::Resources;
 use crate::session::Session;
 use crate::worker::client::Worker;
 use crate::worker::proto::Chain;
@@ -83,6 +84,8 @@ pub struct SolveRequest {
 pub struct ExecSettings {
     /// Bytes of `/dev/shm`; 0 means the default.
     pub shm_size: u64,
+    /// What each process may take of the machine.
+    pub resources: Resources,
     /// Text of `/etc/resolv.conf`; none means that of the step's network.
     pub resolv_conf: Option<String>,
 }

@@ -118,6 +118,7 @@ fn request(op: &ExecOp, settings: &ExecSettings) -> ExecRequest {
         resolv_conf: settings.resolv_conf.clone(),
         ulimits: meta.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
         shm_size: settings.shm_size,
+        resources: settings.resources.clone(),
         network: match op.network {
             NetMode::Sandbox => Network::Default,
             NetMode::Host => Network::Host,

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rbuild_store::digest::{Digest, Hasher};
 use rbuild_store::lock::KeyLock;
@@ -178,8 +179,11 @@ async fn call(
         follow(stderr, vertex, Stream::Stderr, events),
     );
     let mut ended = ended?;
+    let cpu = Duration::try_from_secs_f64(ended.usage.cpu_seconds).unwrap_or_default();
+    let peak_memory = ended.usage.peak_memory;
+    events.send(vertex, EventKind::Took { cpu, peak_memory });
     for text in std::mem::take(&mut ended.notes) {
-        let rule = "network".to_owned();
+        let rule = "host".to_owned();
         events.send(vertex, EventKind::Warning { rule, text, location: None });
     }
     Ok(ended)

@@ -26,7 +26,7 @@ pub use super::refusal::Refusal;
 use super::wire::{self, WireError};
 use crate::sandbox::host::Facts;
 use crate::sandbox::idmap::{self, Extent};
-use crate::sandbox::probe::{self, Answers};
+use crate::sandbox::probe::{self, Answers, Question};
 use crate::snapshot::{Driver, MapKey, Ownership};
 
 /// What the worker works on.
@@ -216,7 +216,9 @@ impl From<LaunchError> for Failed {
 pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
     match launch_with(setup, probe::known(&setup.store).as_ref()) {
         // Before giving up: what is known may be out of date.
-        Err(LaunchError::Refused(_)) => launch_with(setup, probe::renew(&setup.store).as_ref()),
+        Err(LaunchError::Refused(_)) => {
+            launch_with(setup, probe::renew(&setup.store, &Question::OF_A_BUILD).as_ref())
+        }
         result => result,
     }
 }

@@ -12,6 +12,8 @@ use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::entry::Entry;
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::resources::Resources;
+
 /// Name of a layer in the store: hex digits. Layers of pulled images are named after their diff
 /// id (so that images share them), layers made by a build get a random name.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -147,6 +149,8 @@ pub struct ExecRequest {
     pub ulimits: Vec<(String, i64, i64)>,
     /// Bytes of `/dev/shm`; 0 means 64 MiB.
     pub shm_size: u64,
+    /// What it may take of the machine.
+    pub resources: Resources,
     /// Network.
     pub network: Network,
     /// All capabilities the sandbox has, no filter.
@@ -288,8 +292,9 @@ pub enum ExitStatus {
 pub struct Usage {
     /// Seconds of processor time, user and system.
     pub cpu_seconds: f64,
-    /// Largest resident set of one process, bytes.
-    pub max_rss: u64,
+    /// Most memory, bytes: of all processes at a time where a cgroup counts that, else of the
+    /// largest one.
+    pub peak_memory: u64,
 }
 
 /// A layer that a process wrote.

@@ -105,6 +105,7 @@ impl Space {
             hostname: "buildkitsandbox".to_owned(),
             extra_hosts: Vec::new(),
             resolv_conf: None,
+            resources: rbuild_solver::sandbox::resources::Resources::default(),
             ulimits: Vec::new(),
             shm_size: 0,
             network: Network::Default,

@@ -26,6 +26,7 @@ impl Report {
             ("isolation", rung),
             ("snapshots", &format!("{}{why}", self.snapshots())),
             ("network of RUN", self.network()),
+            ("limits of RUN", self.limits()),
             ("store", &place),
         ] {
             rows.line(&format!("{name}:"), value);

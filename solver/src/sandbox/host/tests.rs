@@ -28,20 +28,20 @@ fn in_a_docker_container() {
         unshare(libc::EPERM),
         &Facts { uid: 0, seccomp: 2, ..user() },
         &expect![[r#"
-        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-        the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
-        - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined
-        - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN] (safe there: it reaches no further than the pod)"#]],
+            unshare(CLONE_NEWUSER): Operation not permitted (EPERM)
+            the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
+            - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined
+            - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN] (safe there: it reaches no further than the pod)"#]],
     );
     check(
         unshare(libc::EPERM),
         &Facts { seccomp: 2, ..user() },
         &expect![[r#"
-        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-        the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
-        - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]
-        - Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)
-        - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"#]],
+            unshare(CLONE_NEWUSER): Operation not permitted (EPERM)
+            the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
+            - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]
+            - Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)
+            - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"#]],
     );
 }
 
@@ -60,17 +60,17 @@ fn by_sysctl() {
         unshare(libc::EPERM),
         &facts,
         &expect![[r#"
-        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-        the kernel forbids ordinary users to make user namespaces
-        - sysctl -w kernel.unprivileged_userns_clone=1"#]],
+            unshare(CLONE_NEWUSER): Operation not permitted (EPERM)
+            the kernel forbids ordinary users to make user namespaces
+            - sysctl -w kernel.unprivileged_userns_clone=1"#]],
     );
     check(
         unshare(libc::EPERM),
         &user(),
         &expect![[r#"
-        unshare(CLONE_NEWUSER): Operation not permitted (os error 1)
-        a security policy forbids it, or rbuild runs inside of a chroot
-        - run rbuild outside of the chroot"#]],
+            unshare(CLONE_NEWUSER): Operation not permitted (EPERM)
+            a security policy forbids it, or rbuild runs inside of a chroot
+            - run rbuild outside of the chroot"#]],
     );
 }
 
@@ -82,17 +82,17 @@ fn by_ubuntu() {
         refusal,
         &Facts { apparmor_restricts: Some(1), ..user() },
         &expect![[r#"
-        mount(MS_PRIVATE): Permission denied (os error 13)
-        Ubuntu's AppArmor policy lets rbuild create a user namespace but strips its capabilities
-        - allow it for this program, as root: put
-            abi <abi/4.0>,
-            include <tunables/global>
-            profile rbuild /usr/local/bin/rbuild flags=(unconfined) {
-              userns,
-              include if exists <local/rbuild>
-            }
-          into /etc/apparmor.d/rbuild and load it: apparmor_parser -r /etc/apparmor.d/rbuild
-        - or for all: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"#]],
+            mount(MS_PRIVATE): Permission denied (EACCES)
+            Ubuntu's AppArmor policy lets rbuild create a user namespace but strips its capabilities
+            - allow it for this program, as root: put
+                abi <abi/4.0>,
+                include <tunables/global>
+                profile rbuild /usr/local/bin/rbuild flags=(unconfined) {
+                  userns,
+                  include if exists <local/rbuild>
+                }
+              into /etc/apparmor.d/rbuild and load it: apparmor_parser -r /etc/apparmor.d/rbuild
+            - or for all: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"#]],
     );
 }
 
@@ -105,9 +105,9 @@ fn by_a_container_profile() {
         refusal,
         &Facts { label, ..user() },
         &expect![[r#"
-        mount(MS_PRIVATE): Permission denied (os error 13)
-        the security profile `docker-default (enforce)` forbids it
-        - docker run --security-opt apparmor=unconfined --security-opt label=disable"#]],
+            mount(MS_PRIVATE): Permission denied (EACCES)
+            the security profile `docker-default (enforce)` forbids it
+            - docker run --security-opt apparmor=unconfined --security-opt label=disable"#]],
     );
 }
 
@@ -175,4 +175,58 @@ fn facts_of_a_status_file() {
     let facts = Facts::parse(status);
     assert_eq!((facts.seccomp, facts.no_new_privs), (2, true));
     assert_eq!((facts.caps, facts.bounding), (0xa804_25fb, 0xa804_25fb));
+}
+
+#[test]
+fn what_no_rung_hangs_on() {
+    let store_fs = "overlay".to_owned();
+    let facts = Facts { store_fs, ..user() };
+    let mut text = String::new();
+    for (call, errno) in [
+        ("an overlay in the store", 0),
+        ("mount(2) of proc", libc::EPERM),
+        ("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)", libc::EBUSY),
+        ("pivot_root(2)", libc::EPERM),
+        ("chroot(2)", libc::EPERM),
+        ("ioctl(FICLONE)", libc::EOPNOTSUPP),
+        ("setxattr(user.rbuild)", libc::EOPNOTSUPP),
+        ("opening /dev/fuse", libc::EACCES),
+        ("opening /dev/net/tun", libc::ENOENT),
+        ("a cgroup", 0),
+        ("/proc/self/uid_map", 0),
+    ] {
+        let refusal = Refusal { call: call.into(), errno, detail: String::new() };
+        text.extend([explain(refusal, &facts).to_string(), "\n".to_owned()]);
+    }
+    expect![[r#"
+        an overlay in the store
+        the store is on overlay, where no overlay can be written
+        - put the store on a volume: --root DIR or RBUILD_ROOT (Kubernetes: an emptyDir; docker run -v; GitLab: below /builds)
+        mount(2) of proc: Operation not permitted (EPERM)
+        the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy of it, which shows processes around them, but their pid namespace keeps them apart
+        - docker run --security-opt systempaths=unconfined; Kubernetes: procMount: Unmasked
+        seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER): Device or resource busy (EBUSY)
+        another program answers system calls here already (a container manager, or rbuild within rbuild), and there can be one only: without a range of ids all files of a step are root's
+        - give rbuild a range of ids, or start it outside
+        pivot_root(2): Operation not permitted (EPERM)
+        the container's profile forbids it; rbuild does without
+        chroot(2): Operation not permitted (EPERM)
+        the process lacks CAP_SYS_CHROOT
+        ioctl(FICLONE): Operation not supported on transport endpoint (EOPNOTSUPP)
+        files cannot share blocks there: whole trees are copied
+        setxattr(user.rbuild): Operation not supported on transport endpoint (EOPNOTSUPP)
+        the file system of the store has no such attributes
+        opening /dev/fuse: Permission denied (EACCES)
+        its owner and mode, or the list of the container's devices, keep rbuild out
+        - docker run --device /dev/fuse
+        opening /dev/net/tun: No such file or directory (ENOENT)
+        there is no such device, as usual in containers
+        - docker run --device /dev/net/tun
+        a cgroup
+        limits such as --memory hold each process alone, as far as they can
+        - systemd-run --user --scope -p Delegate=yes rbuild build …
+        /proc/self/uid_map
+        rbuild runs as root of a user namespace with few ids, and has no more to give
+        - start what is around it with 65536 ids (podman run --uidmap 0:1:65536)
+    "#]].assert_eq(&text);
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, Answers, Ask, Question, unanswered};
 use crate::sandbox::network::{self, Backend};
 use crate::sandbox::sys::{self, Fork, Instruction, Listener};
-use crate::sandbox::{kernel, overlay};
+use crate::sandbox::{cgroup, kernel, overlay};
 use crate::worker::launch::{Refusal, own_ids, write_maps, write_single};
 use crate::worker::wire::{self, WireError};
 
@@ -57,8 +57,10 @@ fn start() -> Result<(), WireError> {
     for question in ask.questions {
         children.push(Child::start(question, &store.layout().mnt(), &work)?);
     }
-    let answers = children.into_iter().map(|it| (it.question, it.finish())).collect();
-    wire::send(socket.as_fd(), &Answers(answers), &[])
+    let answers = children.iter().map(|it| (it.question, it.answer())).collect();
+    wire::send(socket.as_fd(), &Answers(answers), &[])?;
+    children.into_iter().for_each(Child::end);
+    Ok(())
 }
 
 impl Child {
@@ -78,14 +80,16 @@ impl Child {
         }
     }
 
-    fn finish(self) -> Answer {
-        let answer = self.converse().unwrap_or_else(|_| Err(unanswered(self.question)));
+    fn answer(&self) -> Answer {
+        self.converse().unwrap_or_else(|_| Err(unanswered(self.question)))
+    }
+
+    fn end(self) {
         // It may have ended by itself.
         if let Some(pid) = rustix::process::Pid::from_raw(self.pid) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
         drop(sys::wait_for(self.pid));
-        answer
     }
 
     fn converse(&self) -> Result<Answer, WireError> {
@@ -146,6 +150,10 @@ impl Place<'_> {
             Question::Attributes => self.attributes(),
             Question::Fuse => opens("/dev/fuse"),
             Question::Tun => opens("/dev/net/tun"),
+            Question::Cgroup => cgroup::works().map_err(|error| {
+                let detail = crate::causes::chain(&error);
+                Refusal { call: "a cgroup".to_owned(), errno: 0, detail }
+            }),
             Question::Embedded => network(Backend::Embedded),
             Question::Pasta => network(Backend::Pasta),
             Question::Slirp4netns => network(Backend::Slirp4netns),

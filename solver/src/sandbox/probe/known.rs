@@ -35,13 +35,13 @@ pub fn known(store: &Path) -> Option<Answers> {
     if let Some(answers) = read(&path, &facts) {
         return Some(answers);
     }
-    renew(store)
+    renew(store, &Question::OF_A_BUILD)
 }
 
 /// Asks, whatever is known, and keeps the answers.
-pub fn renew(store: &Path) -> Option<Answers> {
+pub fn renew(store: &Path, questions: &[Question]) -> Option<Answers> {
     let facts = Facts::of(store);
-    let answers = ask(store, &Question::ALL).ok()?;
+    let answers = ask(store, questions).ok()?;
     // Where nothing can be kept it is asked each time.
     let _ = keep(store, &Kept { facts, answers: answers.clone() });
     Some(answers)

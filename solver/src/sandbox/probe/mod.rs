@@ -67,6 +67,8 @@ pub enum Question {
     Fuse,
     /// `/dev/net/tun`.
     Tun,
+    /// A cgroup that holds a step to its limits.
+    Cgroup,
     /// The network that is built in.
     Embedded,
     /// The network of `pasta`.
@@ -76,8 +78,20 @@ pub enum Question {
 }
 
 impl Question {
-    /// What builds want to know, in the order in which it is shown.
-    pub const ALL: [Self; 15] = [
+    /// What a build wants to know before it begins; what takes longest first.
+    pub const OF_A_BUILD: [Self; 8] = [
+        Self::IdRange,
+        Self::Overlay,
+        Self::UserNamespace,
+        Self::OneId,
+        Self::Mounts,
+        Self::Namespaces,
+        Self::Listener,
+        Self::Chroot,
+    ];
+
+    /// What people want to know, in the order in which it is shown.
+    pub const ALL: [Self; 16] = [
         Self::UserNamespace,
         Self::OneId,
         Self::IdRange,
@@ -93,6 +107,7 @@ impl Question {
         Self::Attributes,
         Self::Fuse,
         Self::Tun,
+        Self::Cgroup,
     ];
 
     /// What takes long, and no build wants to know beforehand.
@@ -116,6 +131,7 @@ impl Question {
             Self::Attributes => "attributes",
             Self::Fuse => "fuse",
             Self::Tun => "tun",
+            Self::Cgroup => "cgroup",
             Self::Embedded => "embedded",
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
@@ -140,6 +156,7 @@ impl Question {
             Self::Attributes => "user.* attributes in the store",
             Self::Fuse => "/dev/fuse",
             Self::Tun => "/dev/net/tun",
+            Self::Cgroup => "limits by cgroup",
             Self::Embedded => "embedded network",
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
@@ -230,8 +247,8 @@ pub fn ask(store: &Path, questions: &[Question]) -> Result<Answers, WireError> {
     let ask = Ask { store: store.to_owned(), questions: questions.to_owned() };
     let answers =
         wire::send(ours.as_fd(), &ask, &[]).and_then(|()| wire::receive::<Answers>(ours.as_fd()));
-    drop(child.kill());
-    drop(child.wait());
+    // It ends by itself; what is slow about that is the end of namespaces.
+    drop(std::thread::Builder::new().spawn(move || drop(child.wait())));
     let missing = || io::Error::from(io::ErrorKind::UnexpectedEof);
     Ok(answers?.ok_or_else(missing)?.0)
 }
