@@ -32,9 +32,6 @@ pub struct BuildOptions {
     pub ulimits: Vec<Ulimit>,
     /// `BUILDKIT_SANDBOX_HOSTNAME` or the default.
     pub hostname: String,
-    /// Seconds since the epoch, where the environment says so; the build argument of the same name
-    /// is in `build_args` and wins.
-    pub source_date_epoch: Option<i64>,
     /// Time of the build, seconds since the epoch: `created` where there is no epoch.
     pub now: i64,
     /// Entitlements granted with `--allow`: `network.host`, `security.insecure`.
@@ -70,7 +67,6 @@ impl BuildOptions {
             add_hosts: Vec::new(),
             ulimits: Vec::new(),
             hostname: String::new(),
-            source_date_epoch: None,
             now: 0,
             allow: Vec::new(),
             multi_platform: false,

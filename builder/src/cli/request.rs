@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::FileTypeExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use rbuild_frontend::lower::git_ref::GitRef;
 use rbuild_frontend::options::NoCache;
 use rbuild_solver::llb::op::{HostIp, NetMode, Ulimit};
 use rbuild_solver::sandbox::network::Options;
@@ -17,6 +18,10 @@ use super::raw::{Build, Isolation, Progress, Snapshotter};
 use super::spec;
 use crate::env::Env;
 use crate::report::Failure;
+use crate::session::remote;
+
+/// Build argument that the environment gives where the command line does not (as with buildx).
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// A build, with nothing left to ask the environment.
 #[derive(Clone, Debug)]
@@ -29,7 +34,7 @@ pub struct Request {
     pub tags: Vec<String>,
     /// Destinations; empty means: only the cache, and the store if there is a name.
     pub outputs: Vec<Output>,
-    /// Values of ARGs.
+    /// Values of ARGs; `SOURCE_DATE_EPOCH` may be from the environment.
     pub build_args: BTreeMap<String, String>,
     /// `--target`.
     pub target: Option<String>,
@@ -81,8 +86,6 @@ pub struct Request {
     pub isolation: Isolation,
     /// `--require-isolation`.
     pub require_isolation: Option<Isolation>,
-    /// Seconds; `SOURCE_DATE_EPOCH` as build argument or in the environment.
-    pub source_date_epoch: Option<i64>,
     /// What is done: `build`, `check`, `outline`, `targets`, `describe`.
     pub call: Call,
 }
@@ -154,11 +157,10 @@ impl Request {
     /// A usage failure that names the flag.
     pub fn new(raw: &Build, env: &Env) -> Result<Self, Failure> {
         refuse_unsupported(raw)?;
-        let build_args = build_args(&raw.build_args, env);
-        let epoch = build_args
-            .get("SOURCE_DATE_EPOCH")
-            .map(String::as_str)
-            .or_else(|| env.var("SOURCE_DATE_EPOCH"));
+        let mut build_args = build_args(&raw.build_args, env);
+        if let Some(epoch) = env.var(EPOCH) {
+            build_args.entry(EPOCH.to_owned()).or_insert_with(|| epoch.to_owned());
+        }
         let file = match raw.file.as_deref() {
             None => DockerfileFrom::Default,
             Some("-") => DockerfileFrom::Stdin,
@@ -198,7 +200,7 @@ impl Request {
             },
             pull: raw.pull.as_deref().map_or(Ok(false), |it| spec::boolean("--pull", it))?,
             secrets: raw.secrets.iter().map(|it| secret(it, env)).collect::<Result<_, _>>()?,
-            ssh: raw.ssh.iter().map(|it| ssh(it, env)).collect::<Result<_, _>>()?,
+            ssh: agents(raw, env)?,
             network: network(&raw.network)?,
             steps_network: super::network::options(raw, &build_args),
             dns: raw.dns.clone(),
@@ -218,7 +220,6 @@ impl Request {
             snapshotter: raw.snapshotter,
             isolation: raw.isolation,
             require_isolation: raw.require_isolation,
-            source_date_epoch: epoch.map(parse_epoch).transpose()?,
             call: call(raw)?,
             build_args,
         })
@@ -267,17 +268,12 @@ fn build_args(given: &[String], env: &Env) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Whether a context is a git repository or a URL rather than a path (buildx's rule).
-pub fn is_remote(text: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@", "github.com/"]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
-}
-
 fn context(text: &str, env: &Env) -> Context {
     match text {
         "-" => Context::Stdin,
-        text if is_remote(text) && !Path::new(text).is_dir() => Context::Remote(text.to_owned()),
+        text if remote::is_remote(text) && !env.cwd.join(text).is_dir() => {
+            Context::Remote(text.to_owned())
+        }
         path => Context::Directory(env.cwd.join(path)),
     }
 }
@@ -418,6 +414,15 @@ fn secret(text: &str, env: &Env) -> Result<(String, SecretFrom), Failure> {
     }
 }
 
+/// What `--ssh` says. A context that is reached by ssh asks for the default agent by itself.
+fn agents(raw: &Build, env: &Env) -> Result<BTreeMap<String, SshFrom>, Failure> {
+    let is_ssh = || matches!(GitRef::parse_context(&raw.context), Some(Ok(git)) if git.is_ssh);
+    if raw.ssh.is_empty() && env.var("SSH_AUTH_SOCK").is_some() && is_ssh() {
+        return Ok(BTreeMap::from([ssh("default", env)?]));
+    }
+    raw.ssh.iter().map(|it| ssh(it, env)).collect()
+}
+
 fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
     let (id, paths) = text.split_once('=').unwrap_or((text, ""));
     let id = if id.is_empty() { "default" } else { id };
@@ -460,12 +465,6 @@ fn progress(raw: &Build, env: &Env) -> Progress {
             .unwrap_or(Progress::Auto),
         given @ (Progress::Plain | Progress::Tty | Progress::Quiet | Progress::Rawjson) => given,
     }
-}
-
-fn parse_epoch(text: &str) -> Result<i64, Failure> {
-    text.parse().map_err(|_| {
-        Failure::usage(format!("SOURCE_DATE_EPOCH `{text}` is not a number of seconds"))
-    })
 }
 
 fn call(raw: &Build) -> Result<Call, Failure> {

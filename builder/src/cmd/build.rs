@@ -26,7 +26,7 @@ use crate::env::Env;
 use crate::output::{Exporter, Product, Response, of_layers, parse_name, seal_options};
 use crate::progress;
 use crate::report::{Failure, Kind, source_excerpt};
-use crate::session::{KeyAgents, LocalSession};
+use crate::session::LocalSession;
 use crate::signal;
 
 /// Threads of the runtime: everything that takes long happens on blocking threads.
@@ -105,7 +105,7 @@ async fn build(
     signal::watch(&cancel);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
-    let session = Arc::new(session(request, env, store, &opened));
+    let session = Arc::new(session(&opened));
     let (store, worker, events) = (Arc::clone(store), worker.clone(), events.clone());
     let solver = Solver { store, session, worker, events, cancel };
     let graph = Arc::new(planned.lowered.graph.clone());
@@ -166,15 +166,12 @@ pub fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
 }
 
 /// This user's files, secrets and credentials.
-pub fn session(request: &Request, env: &Env, store: &Arc<Store>, opened: &Opened) -> LocalSession {
+pub fn session(opened: &Opened) -> LocalSession {
     LocalSession {
-        store: Arc::clone(store),
         directories: opened.directories.clone(),
-        secrets: request.secrets.clone(),
-        variables: env.vars.clone(),
-        agents: request.ssh.clone(),
-        key_agents: KeyAgents::default(),
+        offers: Arc::clone(&opened.remotes.offers),
         images: Arc::clone(&opened.images),
+        remotes: Arc::clone(&opened.remotes),
     }
 }
 

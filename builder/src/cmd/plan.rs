@@ -9,19 +9,20 @@ use rbuild_frontend::directives::accept_frontend;
 use rbuild_frontend::gateway::GatewayErrorKind;
 use rbuild_frontend::lint::{self, Linter, Warning};
 use rbuild_frontend::lower::{self, LowerError, Lowered};
-use rbuild_frontend::options::{BuildOptions, MainContext, NamedContext};
+use rbuild_frontend::options::{BuildOptions, NamedContext};
 use rbuild_frontend::parse;
 use rbuild_frontend::text::SourceText;
 use rbuild_solver::solve::EventSink;
 use rbuild_store::local::Store;
 
 use crate::cli::request::{Method, Request};
-use crate::context::{self, Prepared};
+use crate::context::{self, Definition, Prepared};
 use crate::env::Env;
 use crate::gateway::LocalGateway;
 use crate::report::{Failure, Kind};
 use crate::session::images::{Images, host_platform};
-use crate::session::remote::{self, Remote};
+use crate::session::offers::Offers;
+use crate::session::remote::{self, Remotes};
 
 /// What a build starts from, before anything is lowered.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Opened {
     pub directories: BTreeMap<String, Option<PathBuf>>,
     /// Images and registries.
     pub images: Arc<Images>,
+    /// Git repositories and web servers.
+    pub remotes: Arc<Remotes>,
     context: Prepared,
 }
 
@@ -61,8 +64,10 @@ pub async fn open(
 ) -> Result<Opened, Failure> {
     let task = events.task("[internal] load build definition from Dockerfile");
     let images = Arc::new(Images::new(Arc::clone(store), env.clone(), request.pull));
-    let prepared = task.end(context::prepare(request, &env.cwd, store, &images).await)?;
-    let source = SourceText::new(&prepared.name, &prepared.dockerfile)
+    let offers = Arc::new(Offers::new(request, env));
+    let remotes = Arc::new(Remotes::new(Arc::clone(store), Arc::clone(&images), offers));
+    let prepared = task.end(context::prepare(request, &env.cwd, store, &remotes).await)?;
+    let source = SourceText::new(&prepared.definition.name, &prepared.definition.text)
         .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
     let (dockerfile, wrong) = parse::parse_partly(&source);
     let asked = request.build_args.get("BUILDKIT_SYNTAX").map(String::as_str);
@@ -75,7 +80,7 @@ pub async fn open(
     }
     let mut directories = BTreeMap::from([("context".to_owned(), prepared.directory.clone())]);
     let options = options(request, env, &prepared, &mut directories)?;
-    Ok(Opened { source, dockerfile, options, directories, images, context: prepared })
+    Ok(Opened { source, dockerfile, options, directories, images, remotes, context: prepared })
 }
 
 /// What the linter says about the right part of a Dockerfile that is wrong elsewhere.
@@ -98,13 +103,13 @@ fn diagnosed(text: &str) -> Failure {
 impl Opened {
     /// The gateway that the frontend asks.
     pub fn gateway(&self, runtime: tokio::runtime::Handle, events: EventSink) -> LocalGateway {
-        let ignore = self.context.own_ignore.clone();
+        let Definition { name, ignore, .. } = &self.context.definition;
         LocalGateway {
             images: Arc::clone(&self.images),
             runtime,
             events,
             directories: self.directories.clone(),
-            own_ignore: ignore.map(|bytes| (format!("{}.dockerignore", self.context.name), bytes)),
+            own_ignore: ignore.clone().map(|bytes| (format!("{name}.dockerignore"), bytes)),
         }
     }
 }
@@ -156,17 +161,15 @@ fn options(
     options.labels.clone_from(&request.labels);
     options.platforms.clone_from(&request.platforms);
     options.no_cache.clone_from(&request.no_cache);
-    options.context =
-        if prepared.directory.is_some() { MainContext::Local } else { MainContext::Empty };
+    options.context.clone_from(&prepared.main);
     options.network = request.network;
     options.add_hosts.clone_from(&request.add_hosts);
     options.ulimits.clone_from(&request.ulimits);
-    options.source_date_epoch = request.source_date_epoch;
     options.now = env.now;
     options.allow.clone_from(&request.allow);
     options.multi_platform = multi_platform(request);
     options.all_stages = request.call.method == Method::Check && request.target.is_none();
-    options.dockerfile.clone_from(&prepared.name);
+    options.dockerfile.clone_from(&prepared.definition.name);
     options.shm_size = request.shm_size;
     for (name, value) in &request.build_contexts {
         let context = named_context(name, value, &env.cwd, directories)?;
@@ -199,11 +202,10 @@ fn named_context(
             "--build-context {name}={value}: targets of bake files are not supported"
         )));
     }
-    if crate::cli::request::is_remote(value) {
-        return Ok(match remote::parse(value) {
-            Remote::Git(identifier, attrs) => NamedContext::Source { identifier, attrs },
-            Remote::Http(identifier) => NamedContext::Source { identifier, attrs: BTreeMap::new() },
-        });
+    if remote::is_remote(value) {
+        let op = remote::source(value)
+            .map_err(|text| Failure::usage(format!("--build-context {name}={value}: {text}")))?;
+        return Ok(NamedContext::Source { identifier: op.identifier, attrs: op.attrs });
     }
     let directory = cwd.join(value);
     if !directory.is_dir() {

@@ -1,7 +1,10 @@
 //! Git sources: a commit's tree in a directory.
 //!
-//! The `git` program does the transfer, with an environment that knows no configuration, hooks,
-//! helpers or prompts. Nothing of a repository is executed.
+//! The `git` program does the transfer; nothing of a repository is executed. As BuildKit does it:
+//! references are looked up first, a branch before a tag; the objects come into a bare repository,
+//! and `.git`, where it is kept, holds one commit of it and no credentials.
+
+mod checkout;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,10 +12,12 @@ use std::path::{Path, PathBuf};
 use rbuild_solver::session::{SessionError, SessionErrorKind};
 use rbuild_store::digest::Digest;
 use rbuild_store::local::Store;
-use tokio::process::Command;
+
+use super::git_program::{Git, Reach};
+use super::offers::Offers;
 
 /// What a git source asks for.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct GitSource {
     /// URL that git understands.
     pub url: String,
@@ -20,12 +25,21 @@ pub struct GitSource {
     pub reference: String,
     /// Directory in the tree; empty means its root.
     pub subdir: String,
-    /// Whether `.git` stays.
+    /// Whether `.git` stays. Of a subdirectory it never does.
     pub keep_git_dir: bool,
     /// What the commit must be (a prefix is enough); empty means anything.
     pub checksum: String,
     /// Whether submodules are left out.
     pub skip_submodules: bool,
+    /// Whether the checksum is fetched without asking what the reference is.
+    pub fetch_by_commit: bool,
+    /// Whether all files are as old as the commit; else they are as old as the checkout.
+    pub commit_time: bool,
+    /// Name of the ssh agent that is needed; none for other protocols.
+    pub ssh: Option<String>,
+    /// Names of the secrets with a whole header and with a token.
+    pub header_secret: Option<String>,
+    pub token_secret: Option<String>,
 }
 
 impl GitSource {
@@ -35,22 +49,42 @@ impl GitSource {
         let (path, fragment) = rest.split_once('#').unwrap_or((rest, ""));
         let (reference, subdir) = fragment.split_once(':').unwrap_or((fragment, ""));
         let truth = |name: &str| attrs.get(name).is_some_and(|it| it == "true");
+        let text = |name: &str| attrs.get(name).filter(|it| !it.is_empty()).cloned();
+        let subdir = subdir.trim_matches('/').to_owned();
         Self {
-            url: attrs.get("git.fullurl").cloned().unwrap_or_else(|| format!("https://{path}")),
+            url: text("git.fullurl").unwrap_or_else(|| format!("https://{path}")),
             reference: reference.to_owned(),
-            subdir: subdir.trim_matches('/').to_owned(),
-            keep_git_dir: truth("git.keepgitdir"),
-            checksum: attrs.get("git.checksum").cloned().unwrap_or_default(),
+            keep_git_dir: truth("git.keepgitdir") && subdir.is_empty(),
+            subdir,
+            checksum: text("git.checksum").unwrap_or_default(),
             skip_submodules: truth("git.skipsubmodules"),
+            fetch_by_commit: truth("git.fetchbycommit"),
+            commit_time: text("git.mtime").is_some_and(|it| it == "commit"),
+            ssh: text("git.mountsshsock"),
+            header_secret: text("git.authheadersecret"),
+            token_secret: text("git.authtokensecret"),
         }
     }
 
-    /// Name of the directory that holds this source at `commit`.
-    fn directory(&self, commit: &str) -> String {
-        let key =
-            format!("{}\0{commit}\0{}\0{}", self.url, self.keep_git_dir, self.skip_submodules);
+    /// Name of the directory that holds this source.
+    fn directory(&self, found: &Found) -> String {
+        // What `.git` says depends on the name that was asked for.
+        let name = if self.keep_git_dir { self.reference.as_str() } else { "" };
+        let key = format!(
+            "{}\0{}\0{}\0{}\0{name}\0{}",
+            self.url, found.object, self.keep_git_dir, self.skip_submodules, self.commit_time
+        );
         Digest::of(key.as_bytes()).hex()
     }
+}
+
+/// What a reference stands for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Found {
+    /// The commit, or the object of an annotated tag.
+    pub(super) object: String,
+    /// The name that it has: that of the default branch if none was given.
+    pub(super) name: String,
 }
 
 /// Fetches `source` into a directory below `store/downloads` and returns that directory, relative
@@ -63,15 +97,12 @@ impl GitSource {
 pub async fn fetch(
     source: &GitSource,
     store: &Store,
-    ssh_agent: Option<&Path>,
+    offers: &Offers,
 ) -> Result<(PathBuf, String), SessionError> {
     refuse_odd(source)?;
-    let git = Git { ssh_agent };
-    let commit = resolve(&git, source).await?;
-    if !source.checksum.is_empty() && !commit.starts_with(&source.checksum) {
-        return Err(user(format!("expected checksum to match {}, got {commit}", source.checksum)));
-    }
-    let relative = PathBuf::from("downloads").join(source.directory(&commit));
+    let git = program(source, offers)?;
+    let found = resolve(&git, source).await?;
+    let relative = PathBuf::from("downloads").join(source.directory(&found));
     let done = store.root().join(&relative);
     if !done.is_dir() {
         let parent = store.layout().downloads();
@@ -80,23 +111,29 @@ pub async fn fetch(
             .prefix("git-")
             .tempdir_in(super::scratch(store)?)
             .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
-        checkout(&git, source, &commit, temporary.path()).await?;
+        let tree = checkout::checkout(&git, source, &found, temporary.path()).await?;
         // A second build may have been faster: its tree is the same.
-        if let Err(error) = std::fs::rename(temporary.path(), &done)
+        if let Err(error) = std::fs::rename(&tree, &done)
             && !done.is_dir()
         {
             return Err(host("rename into", &done, &error));
         }
     }
-    let relative = if source.subdir.is_empty() { relative } else { relative.join(&source.subdir) };
-    let directory = store.root().join(&relative);
-    if !directory.is_dir() || source.subdir.split('/').any(|it| it == "..") {
-        return Err(user(format!(
-            "there is no directory `{}` in {} at {commit}",
-            source.subdir, source.url
-        )));
+    Ok((subdirectory(source, &relative, store.root())?, found.object))
+}
+
+/// The part of a tree that was asked for: directories all the way down, no symbolic links.
+fn subdirectory(source: &GitSource, tree: &Path, root: &Path) -> Result<PathBuf, SessionError> {
+    let mut path = tree.to_owned();
+    for part in source.subdir.split('/').filter(|it| !matches!(*it, "" | ".")) {
+        path.push(part);
+        let kind = root.join(&path).symlink_metadata().map(|it| it.file_type());
+        if part == ".." || !kind.is_ok_and(|it| it.is_dir()) {
+            let text = format!("{} has no directory `{}`", source.url, source.subdir);
+            return Err(user(text));
+        }
     }
-    Ok((relative, commit))
+    Ok(path)
 }
 
 /// What would be taken for an option or for a helper program is refused.
@@ -109,175 +146,143 @@ fn refuse_odd(source: &GitSource) -> Result<(), SessionError> {
             return Err(user(format!("`{text}` is not an acceptable git {what}")));
         }
     }
-    Ok(())
-}
-
-/// The commit that the reference stands for now.
-async fn resolve(git: &Git<'_>, source: &GitSource) -> Result<String, SessionError> {
-    let reference = source.reference.as_str();
-    let is_commit = reference.len() == 40 && reference.bytes().all(|it| it.is_ascii_hexdigit());
-    if is_commit {
-        return Ok(reference.to_lowercase());
-    }
-    let wanted = if reference.is_empty() { "HEAD" } else { reference };
-    let listing =
-        git.run(None, &["ls-remote", "--", &source.url, wanted, &format!("{wanted}^{{}}")]).await?;
-    pick(&listing, wanted)
-        .ok_or_else(|| user(format!("repository {} does not contain ref {wanted}", source.url)))
-}
-
-/// The commit of `wanted` in the output of `ls-remote`: what an annotated tag points at, the
-/// reference itself, a tag, a branch.
-fn pick(listing: &str, wanted: &str) -> Option<String> {
-    let names = [
-        format!("refs/tags/{wanted}^{{}}"),
-        format!("{wanted}^{{}}"),
-        wanted.to_owned(),
-        format!("refs/{wanted}"),
-        format!("refs/tags/{wanted}"),
-        format!("refs/heads/{wanted}"),
-    ];
-    let lines: Vec<(&str, &str)> =
-        listing.lines().filter_map(|line| line.split_once('\t')).collect();
-    names
-        .iter()
-        .find_map(|name| lines.iter().find(|(_, it)| it == name))
-        .map(|(commit, _)| (*commit).to_owned())
-}
-
-/// Puts the tree of `commit` into `directory`, which is empty.
-async fn checkout(
-    git: &Git<'_>,
-    source: &GitSource,
-    commit: &str,
-    directory: &Path,
-) -> Result<(), SessionError> {
-    let at = Some(directory);
-    git.run(at, &["init", "--quiet", "--initial-branch=main"]).await?;
-    git.run(at, &["remote", "add", "origin", &source.url]).await?;
-    let by_name = if source.reference.is_empty() { "HEAD" } else { &source.reference };
-    // Servers may refuse a commit that no reference points at, and then the reference is fetched.
-    let shallow = ["fetch", "--quiet", "--no-tags", "--depth=1", "origin"];
-    let direct = git.run(at, &[&shallow[..], &[commit]].concat()).await;
-    if direct.is_err() {
-        let named = git.run(at, &[&shallow[..], &[by_name]].concat()).await;
-        if named.is_err()
-            || git.run(at, &["cat-file", "-e", &format!("{commit}^{{commit}}")]).await.is_err()
-        {
-            git.run(
-                at,
-                &["fetch", "--quiet", "--tags", "origin", "+refs/heads/*:refs/remotes/origin/*"],
-            )
-            .await?;
-        }
-    }
-    git.run(at, &["checkout", "--quiet", "--force", "--detach", commit]).await?;
-    if !source.skip_submodules && directory.join(".gitmodules").exists() {
-        git.run(at, &["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"])
-            .await?;
-    }
-    if !source.keep_git_dir {
-        remove_git(directory).map_err(|error| host("clean", directory, &error))?;
+    if !source.checksum.bytes().all(|it| it.is_ascii_hexdigit()) {
+        return Err(user(format!(
+            "invalid checksum {} for Git URL, expected hex commit hash",
+            source.checksum
+        )));
     }
     Ok(())
 }
 
-/// Removes `.git`, those of submodules too. Symbolic links are not followed.
-fn remove_git(directory: &Path) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if entry.file_name() == ".git" {
-            if kind.is_dir() {
-                std::fs::remove_dir_all(entry.path())?;
+/// The program with the credentials that the source may use.
+fn program(source: &GitSource, offers: &Offers) -> Result<Git, SessionError> {
+    let mut git = Git::default();
+    if let Some(id) = &source.ssh {
+        let agent = offers.ssh_agent(id)?;
+        git.ssh_agent = Some(agent.ok_or_else(|| SessionError {
+            kind: SessionErrorKind::User,
+            text: format!("no SSH key {id:?} forwarded from the client"),
+            hint: Some(format!("--ssh {id} offers the keys of the agent at SSH_AUTH_SOCK")),
+        })?);
+    }
+    if let Some(header) = authorization(source, offers)? {
+        let scope = ["https://github.com/", "https://www.github.com/"]
+            .into_iter()
+            .find(|it| source.url.starts_with(it));
+        let name = format!("http.{}.extraheader", scope.unwrap_or(&source.url));
+        git.authorization = Some((name, format!("Authorization: {header}")));
+    }
+    Ok(git)
+}
+
+/// The header that a secret gives: of this host first, a whole header before a token.
+fn authorization(source: &GitSource, offers: &Offers) -> Result<Option<String>, SessionError> {
+    let host = url::Url::parse(&source.url).ok().and_then(|url| {
+        let host = url.host_str()?.to_owned();
+        Some(url.port().map_or(host.clone(), |port| format!("{host}:{port}")))
+    });
+    for suffix in host.map(|host| format!(".{host}")).into_iter().chain([String::new()]) {
+        for (name, is_token) in [(&source.header_secret, false), (&source.token_secret, true)] {
+            let Some(name) = name else { continue };
+            let Some(value) = offers.secret(&format!("{name}{suffix}"))? else { continue };
+            let value = String::from_utf8_lossy(&value).trim().to_owned();
+            return Ok(Some(if is_token {
+                let pair = format!("x-access-token:{value}");
+                format!("basic {}", base64(pair.as_bytes()))
             } else {
-                std::fs::remove_file(entry.path())?;
-            }
-        } else if kind.is_dir() {
-            remove_git(&entry.path())?;
+                value
+            }));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
-/// What `git` sees besides [`inherited`]: no configuration, no prompts, no other transports.
-const ENVIRONMENT: [(&str, &str); 7] = [
-    ("HOME", "/nonexistent"),
-    ("LC_ALL", "C"),
-    ("GIT_CONFIG_NOSYSTEM", "1"),
-    ("GIT_CONFIG_GLOBAL", "/dev/null"),
-    ("GIT_TERMINAL_PROMPT", "0"),
-    ("GIT_ALLOW_PROTOCOL", "http:https:git:ssh"),
-    ("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new"),
-];
-
-/// Settings of every call.
-const SETTINGS: [&str; 6] = [
-    "core.hooksPath=/dev/null",
-    "protocol.version=2",
-    "advice.detachedHead=false",
-    "core.symlinks=true",
-    "core.autocrlf=false",
-    "safe.directory=*",
-];
-
-/// Variables that are passed on: where programs are, and how the network is reached.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "git is a program; only these variables are passed on"
-)]
-fn inherited() -> impl Iterator<Item = (&'static str, std::ffi::OsString)> {
-    const NAMES: [&str; 8] = [
-        "PATH",
-        "http_proxy",
-        "https_proxy",
-        "no_proxy",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-        "SSL_CERT_FILE",
-    ];
-    NAMES.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?)))
-}
-
-/// The `git` program in an environment of its own.
-struct Git<'a> {
-    ssh_agent: Option<&'a Path>,
-}
-
-impl Git<'_> {
-    async fn run(
-        &self,
-        directory: Option<&Path>,
-        arguments: &[&str],
-    ) -> Result<String, SessionError> {
-        let mut command = Command::new("git");
-        command.env_clear().envs(ENVIRONMENT).envs(inherited());
-        for setting in SETTINGS {
-            command.args(["-c", setting]);
+/// What the reference stands for now.
+async fn resolve(git: &Git, source: &GitSource) -> Result<Found, SessionError> {
+    let (reference, checksum) = (source.reference.as_str(), source.checksum.as_str());
+    if is_commit(reference) {
+        if !reference.starts_with(checksum) {
+            return Err(other_commit(checksum, reference));
         }
-        command.args(arguments).stdin(std::process::Stdio::null()).kill_on_drop(true);
-        if let Some(agent) = self.ssh_agent {
-            command.env("SSH_AUTH_SOCK", agent);
-        }
-        if let Some(directory) = directory {
-            command.current_dir(directory);
-        }
-        let output = command.output().await.map_err(|error| SessionError {
-            kind: SessionErrorKind::Host,
-            text: format!("cannot run git: {error}"),
-            hint: Some("git sources need the `git` program in PATH".to_owned()),
-        })?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(SessionError {
-            kind: SessionErrorKind::Remote,
-            text: format!("git {} failed: {}", arguments.first().unwrap_or(&""), said.trim()),
-            hint: None,
-        })
+        return Ok(Found { object: reference.to_owned(), name: reference.to_owned() });
     }
+    if source.fetch_by_commit {
+        if checksum.is_empty() {
+            return Err(user("fetch-by-commit requires a checksum or a commit SHA ref".to_owned()));
+        }
+        if !is_commit(checksum) {
+            return Err(user(format!(
+                "fetch-by-commit requires a full commit SHA checksum, got {checksum:?}"
+            )));
+        }
+        let name = match reference {
+            "" => checksum.to_owned(),
+            full if full.starts_with("refs/") => full.to_owned(),
+            branch => format!("refs/heads/{branch}"),
+        };
+        return Ok(Found { object: checksum.to_owned(), name });
+    }
+    let name = if reference.is_empty() {
+        let listing =
+            git.run(Reach::Network, None, &["ls-remote", "--symref", &source.url, "HEAD"]).await?;
+        default_branch(&listing).ok_or_else(|| {
+            user(format!("could not find default branch for repository: {}", source.url))
+        })?
+    } else {
+        reference.to_owned()
+    };
+    let peeled = format!("{name}^{{}}");
+    let listing =
+        git.run(Reach::Network, None, &["ls-remote", "--", &source.url, &name, &peeled]).await?;
+    let (object, commit) = pick(&listing, &name).ok_or_else(|| SessionError {
+        kind: SessionErrorKind::User,
+        text: format!("repository does not contain ref {name}, output: {listing:?}"),
+        hint: None,
+    })?;
+    if !object.starts_with(checksum) && !commit.as_ref().is_some_and(|it| it.starts_with(checksum))
+    {
+        return Err(other_commit(checksum, &commit.unwrap_or(object)));
+    }
+    Ok(Found { object, name })
+}
+
+fn other_commit(expected: &str, actual: &str) -> SessionError {
+    user(format!("expected checksum to match {expected}, got {actual}"))
+}
+
+/// Whether a text is the name of an object, SHA-1 or SHA-256.
+fn is_commit(text: &str) -> bool {
+    matches!(text.len(), 40 | 64) && text.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// The branch that `HEAD` is, in the output of `ls-remote --symref`.
+fn default_branch(listing: &str) -> Option<String> {
+    let (_, rest) = listing.split_once("refs/heads/")?;
+    let name = rest.split_whitespace().next()?;
+    (!name.starts_with('-')).then(|| name.to_owned())
+}
+
+/// What `name` is in the output of `ls-remote`: a full reference, else a branch, else a tag; and
+/// the commit of an annotated tag.
+fn pick(listing: &str, name: &str) -> Option<(String, Option<String>)> {
+    let below = |prefix: &str| format!("{prefix}{}", name.strip_prefix(prefix).unwrap_or(name));
+    let find = |reference: &str| {
+        let mut lines = listing.lines().filter_map(|line| line.split_once('\t'));
+        lines.find(|(_, it)| *it == reference).map(|(object, _)| object.to_owned())
+    };
+    let tag = below("refs/tags/");
+    let peeled = find(&format!("{tag}^{{}}"));
+    if let Some(object) = find(&below("refs/")).or_else(|| find(&below("refs/heads/"))) {
+        let is_tag = below("refs/") == tag;
+        return Some((object, peeled.filter(|_| is_tag)));
+    }
+    Some((find(&tag)?, peeled))
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
 }
 
 fn user(text: String) -> SessionError {
@@ -308,11 +313,25 @@ mod tests {
     }
 
     #[test]
-    fn annotated_tags_are_followed() {
+    fn a_branch_goes_before_a_tag() {
         let listing = "aaa\trefs/heads/v1\nbbb\trefs/tags/v1\nccc\trefs/tags/v1^{}\n";
-        assert_eq!(pick(listing, "v1").as_deref(), Some("ccc"));
-        assert_eq!(pick(listing, "refs/heads/v1").as_deref(), Some("aaa"));
+        let pair = |object: &str, commit: Option<&str>| {
+            Some((object.to_owned(), commit.map(str::to_owned)))
+        };
+        assert_eq!(pick(listing, "v1"), pair("aaa", None));
+        assert_eq!(pick(listing, "refs/heads/v1"), pair("aaa", None));
+        assert_eq!(pick(listing, "refs/tags/v1"), pair("bbb", Some("ccc")));
         assert_eq!(pick(listing, "v2"), None);
+        let tags = "bbb\trefs/tags/v1\nccc\trefs/tags/v1^{}\nddd\trefs/tags/x/v1\n";
+        assert_eq!(pick(tags, "v1"), pair("bbb", Some("ccc")));
+        assert_eq!(pick("ddd\trefs/tags/x/v1\n", "v1"), None);
+    }
+
+    #[test]
+    fn the_default_branch() {
+        let listing = "ref: refs/heads/trunk\tHEAD\n0123\tHEAD\n";
+        assert_eq!(default_branch(listing).as_deref(), Some("trunk"));
+        assert_eq!(default_branch("0123\tHEAD\n"), None);
     }
 
     #[test]
@@ -322,5 +341,25 @@ mod tests {
         source.reference = String::new();
         source.url = "ext::sh -c x".to_owned();
         assert!(refuse_odd(&source).is_err());
+        source.url = "https://h/p".to_owned();
+        source.checksum = "foobar".to_owned();
+        assert!(refuse_odd(&source).is_err());
+    }
+
+    #[test]
+    fn tokens_of_a_host_go_first() {
+        let attrs = BTreeMap::from([
+            ("git.fullurl".to_owned(), "https://h:81/p.git".to_owned()),
+            ("git.authtokensecret".to_owned(), "T".to_owned()),
+        ]);
+        let source = GitSource::parse("git://h:81/p.git", &attrs);
+        let offers = |names: &[&str]| Offers::of_values(names.iter().map(|it| (*it, *it)));
+        let header = |names: &[&str]| authorization(&source, &offers(names)).unwrap();
+        let basic = |token: &str| {
+            Some(format!("basic {}", base64(format!("x-access-token:{token}").as_bytes())))
+        };
+        assert_eq!(header(&[]), None);
+        assert_eq!(header(&["T"]), basic("T"));
+        assert_eq!(header(&["T", "T.h:81"]), basic("T.h:81"));
     }
 }

@@ -1,8 +1,10 @@
 //! The outside world of a build on the command line.
 
 pub mod git;
+mod git_program;
 pub mod http;
 pub mod images;
+pub mod offers;
 pub mod remote;
 mod ssh;
 
@@ -17,28 +19,22 @@ use rbuild_store::local::Store;
 use rbuild_store::platform::Platform;
 use rbuild_store::registry::{ErrorKind, RegistryError};
 
-use self::git::GitSource;
 use self::images::Images;
-use crate::cli::request::{SecretFrom, SshFrom};
+use self::offers::Offers;
+use self::remote::Remotes;
 use crate::report::{Failure, Kind};
 
 /// The outside world of one build: directories, secrets, agents, images.
 #[derive(Debug)]
 pub struct LocalSession {
-    /// Where downloads are kept.
-    pub store: Arc<Store>,
     /// Directories by name of the local source; none for a context without files.
     pub directories: BTreeMap<String, Option<PathBuf>>,
-    /// Secrets by name.
-    pub secrets: BTreeMap<String, SecretFrom>,
-    /// Environment variables that secrets may come from.
-    pub variables: BTreeMap<String, String>,
-    /// Agents by name.
-    pub agents: BTreeMap<String, SshFrom>,
-    /// Agents that were started for keys.
-    pub key_agents: KeyAgents,
+    /// Secrets and agents.
+    pub offers: Arc<Offers>,
     /// Images and registries.
     pub images: Arc<Images>,
+    /// Git repositories and web servers.
+    pub remotes: Arc<Remotes>,
 }
 
 pub use ssh::KeyAgents;
@@ -53,27 +49,11 @@ impl Session for LocalSession {
     }
 
     fn secret(&self, id: &str) -> Result<Option<Vec<u8>>, SessionError> {
-        match self.secrets.get(id) {
-            None => Ok(None),
-            Some(SecretFrom::Env(name)) => {
-                Ok(self.variables.get(name).map(|it| it.clone().into_bytes()))
-            }
-            Some(SecretFrom::File(path)) => {
-                std::fs::read(path).map(Some).map_err(|error| SessionError {
-                    kind: SessionErrorKind::Host,
-                    text: format!("cannot read secret {id} from {}: {error}", path.display()),
-                    hint: None,
-                })
-            }
-        }
+        self.offers.secret(id)
     }
 
     fn ssh_agent(&self, id: &str) -> Result<Option<PathBuf>, SessionError> {
-        match self.agents.get(id) {
-            None => Ok(None),
-            Some(SshFrom::Agent(path)) => Ok(Some(path.clone())),
-            Some(SshFrom::Keys(keys)) => self.key_agents.agent(id, keys).map(Some),
-        }
+        self.offers.ssh_agent(id)
     }
 
     fn image_layers<'a>(
@@ -100,8 +80,7 @@ impl Session for LocalSession {
         progress: Progress<'a>,
     ) -> BoxFuture<'a, Result<Fetched, SessionError>> {
         Box::pin(async move {
-            let web = self.images.registry()?.web();
-            let fetched = http::fetch(&web, identifier, attrs, &self.store, progress).await?;
+            let fetched = self.remotes.http(identifier, attrs, progress).await?;
             Ok(Fetched { dir: fetched.dir, identity: fetched.digest.to_string() })
         })
     }
@@ -112,12 +91,7 @@ impl Session for LocalSession {
         attrs: &'a BTreeMap<String, String>,
         _: Progress<'a>,
     ) -> BoxFuture<'a, Result<Fetched, SessionError>> {
-        Box::pin(async move {
-            let source = GitSource::parse(identifier, attrs);
-            let agent = self.ssh_agent("default")?;
-            let (dir, identity) = git::fetch(&source, &self.store, agent.as_deref()).await?;
-            Ok(Fetched { dir, identity })
-        })
+        Box::pin(self.remotes.git(identifier, attrs))
     }
 }
 

@@ -1,41 +1,111 @@
-//! Which kind of source a URL is: BuildKit's rules for contexts and ADD.
+//! Sources that others serve: git repositories and files of web servers, each fetched once a build.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-/// A remote source.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Remote {
-    /// A git repository: identifier and attributes of a source operation.
-    Git(String, BTreeMap<String, String>),
-    /// A file.
-    Http(String),
+use rbuild_frontend::lower::git_ref::GitRef;
+use rbuild_solver::llb::op::SourceOp;
+use rbuild_solver::session::{Fetched, Progress, SessionError};
+use rbuild_store::local::Store;
+use tokio::sync::OnceCell;
+
+use super::git::{self, GitSource};
+use super::http::{self, HttpFile};
+use super::images::Images;
+use super::offers::Offers;
+
+/// The name of the file that a web server's context is.
+pub const CONTEXT_FILE: &str = "context";
+
+/// Whether a context is a git repository or a URL rather than a path.
+pub fn is_remote(text: &str) -> bool {
+    is_url(text) || GitRef::parse_context(text).is_some()
 }
 
-/// Tells a git repository from a file: `git://`, `ssh://`, `git@host:path` and `github.com/…` are
-/// repositories, and so are http URLs whose path ends in `.git`.
-pub fn parse(url: &str) -> Remote {
-    let (address, fragment) = url.split_once('#').unwrap_or((url, ""));
-    let is_git = address.starts_with("git://")
-        || address.starts_with("ssh://")
-        || address.starts_with("git@")
-        || address.starts_with("github.com/")
-        || address.split('?').next().is_some_and(|it| it.strip_suffix(".git").is_some());
-    if !is_git {
-        return Remote::Http(url.to_owned());
+/// Whether a text is the address of a web server.
+pub fn is_url(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
+}
+
+/// The source operation of a context for which [`is_remote`] holds.
+///
+/// # Errors
+///
+/// If the query of a git repository is wrong, as text.
+pub fn source(text: &str) -> Result<SourceOp, String> {
+    if let Some(git) = GitRef::parse_context(text) {
+        return git.map(|git| git.to_source());
     }
-    let full = if address.starts_with("github.com/") {
-        format!("https://{address}")
-    } else {
-        address.to_owned()
-    };
-    let bare = full.split_once("://").map_or(full.as_str(), |(_, rest)| rest);
-    let bare = bare.rsplit_once('@').map_or(bare, |(_, rest)| rest);
-    let identifier = if fragment.is_empty() {
-        format!("git://{bare}")
-    } else {
-        format!("git://{bare}#{fragment}")
-    };
-    Remote::Git(identifier, BTreeMap::from([("git.fullurl".to_owned(), full)]))
+    let attrs = BTreeMap::from([("http.filename".to_owned(), CONTEXT_FILE.to_owned())]);
+    Ok(SourceOp { identifier: text.to_owned(), attrs, platform: None })
+}
+
+/// Fetches, and remembers what was fetched: a source means the same in all of a build.
+#[derive(Debug)]
+pub struct Remotes {
+    /// Where downloads are kept.
+    pub store: Arc<Store>,
+    /// Has the connections.
+    pub images: Arc<Images>,
+    /// Credentials.
+    pub offers: Arc<Offers>,
+    git: Once<(PathBuf, String)>,
+    http: Once<HttpFile>,
+}
+
+/// What a source is known by.
+type Key = (String, BTreeMap<String, String>);
+
+/// Results by source; the first who asks makes it.
+type Once<T> = Mutex<BTreeMap<Key, Arc<OnceCell<T>>>>;
+
+impl Remotes {
+    /// Nothing is fetched yet.
+    pub fn new(store: Arc<Store>, images: Arc<Images>, offers: Arc<Offers>) -> Self {
+        Self { store, images, offers, git: Mutex::default(), http: Mutex::default() }
+    }
+
+    /// Fetches a `git://` source: a directory that holds the tree.
+    ///
+    /// # Errors
+    ///
+    /// See [`git::fetch`].
+    pub async fn git(
+        &self,
+        identifier: &str,
+        attrs: &BTreeMap<String, String>,
+    ) -> Result<Fetched, SessionError> {
+        let cell = cell(&self.git, identifier, attrs);
+        let source = GitSource::parse(identifier, attrs);
+        let fetch = || git::fetch(&source, &self.store, &self.offers);
+        let (dir, identity) = cell.get_or_try_init(fetch).await?.clone();
+        Ok(Fetched { dir, identity })
+    }
+
+    /// Fetches a file.
+    ///
+    /// # Errors
+    ///
+    /// See [`http::fetch`].
+    pub async fn http(
+        &self,
+        identifier: &str,
+        attrs: &BTreeMap<String, String>,
+        progress: Progress<'_>,
+    ) -> Result<HttpFile, SessionError> {
+        let cell = cell(&self.http, identifier, attrs);
+        let fetch = async || {
+            let web = self.images.registry()?.web();
+            http::fetch(&web, identifier, attrs, &self.store, progress).await
+        };
+        Ok(cell.get_or_try_init(fetch).await?.clone())
+    }
+}
+
+fn cell<T>(all: &Once<T>, identifier: &str, attrs: &BTreeMap<String, String>) -> Arc<OnceCell<T>> {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(all.entry((identifier.to_owned(), attrs.clone())).or_default())
 }
 
 #[cfg(test)]
@@ -44,17 +114,22 @@ mod tests {
 
     #[test]
     fn kinds() {
-        let git = |url: &str| match parse(url) {
-            Remote::Git(identifier, attrs) => Some((identifier, attrs["git.fullurl"].clone())),
-            Remote::Http(_) => None,
+        let shown = |url: &str| {
+            let op = source(url).unwrap();
+            (op.identifier, op.attrs.get("git.fullurl").cloned())
         };
-        let pair = |a: &str, b: &str| Some((a.to_owned(), b.to_owned()));
+        let git = |a: &str, b: &str| (a.to_owned(), Some(b.to_owned()));
         assert_eq!(
-            git("https://h/p.git#main:sub"),
-            pair("git://h/p.git#main:sub", "https://h/p.git")
+            shown("https://h/p.git?ref=main&subdir=sub"),
+            git("git://h/p.git#main:sub", "https://h/p.git")
         );
-        assert_eq!(git("github.com/o/r"), pair("git://github.com/o/r", "https://github.com/o/r"));
-        assert_eq!(git("git@h:o/r.git"), pair("git://h:o/r.git", "git@h:o/r.git"));
-        assert_eq!(git("https://h/file.tar.gz"), None);
+        assert_eq!(
+            shown("github.com/o/r#v1"),
+            git("git://github.com/o/r#v1", "https://github.com/o/r")
+        );
+        assert_eq!(shown("git@h:o/r.git"), git("git://h/o/r.git", "git@h:o/r.git"));
+        assert_eq!(shown("https://h/f.tar.gz"), ("https://h/f.tar.gz".to_owned(), None));
+        assert!(source("https://h/p.git?ref=").is_err());
+        assert!(!is_remote("./p.git") && !is_remote("p.git") && is_remote("github.com/o/r"));
     }
 }

@@ -87,9 +87,6 @@ impl<'a> Build<'a> {
         let rules = Expander::new(input.dockerfile.directives.escape);
         let target_platform = platform.unwrap_or(&options.build_platform).clone();
         let mut given = options.build_args.clone();
-        if let Some(epoch) = options.source_date_epoch {
-            given.entry("SOURCE_DATE_EPOCH".to_owned()).or_insert_with(|| epoch.to_string());
-        }
         let platform_args = scope::platform_args(
             &options.build_platform,
             &target_platform,

@@ -1,4 +1,4 @@
-//! Git repositories among the sources of `ADD`, and URLs as far as that needs them.
+//! Git repositories among the sources of `ADD` and among contexts, and URLs as far as that needs them.
 //!
 //! ```text
 //! https://host/path.git[?query][#ref[:subdir]]      http and https only if the path ends in .git
@@ -14,29 +14,39 @@ use rbuild_solver::llb::op::SourceOp;
 
 use crate::lower::{gotext, paths};
 
+/// Repositories that contexts may name without a protocol.
+const GITHUB: &str = "github.com/";
+
+/// Whether the path of an http address has to end in `.git`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Suffix {
+    Needed,
+    Optional,
+}
+
 /// A git repository, and what of it is meant.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub(crate) struct GitRef {
+pub struct GitRef {
     /// Where it is, without query and fragment.
-    pub(crate) remote: String,
+    pub remote: String,
     /// Host and path: the part that does not depend on the protocol.
-    pub(crate) place: String,
+    pub place: String,
     /// Whether it is reached by ssh.
-    pub(crate) is_ssh: bool,
+    pub is_ssh: bool,
     /// Commit, tag or branch; empty means the default branch.
-    pub(crate) reference: String,
+    pub reference: String,
     /// Directory inside; empty means all.
-    pub(crate) subdir: String,
+    pub subdir: String,
     /// The commit that it must be; empty means any.
-    pub(crate) checksum: String,
+    pub checksum: String,
     /// Whether `.git` is kept, if said.
-    pub(crate) keep_git_dir: Option<bool>,
+    pub keep_git_dir: Option<bool>,
     /// Whether submodules are fetched, if said.
-    pub(crate) submodules: Option<bool>,
+    pub submodules: Option<bool>,
     /// `checkout` or `commit`; empty if not said.
-    pub(crate) mtime: String,
+    pub mtime: String,
     /// Whether the checksum is fetched without asking what the reference is.
-    pub(crate) fetch_by_commit: bool,
+    pub fetch_by_commit: bool,
 }
 
 impl GitRef {
@@ -45,15 +55,32 @@ impl GitRef {
     /// # Errors
     ///
     /// If it is one and its query is wrong, as text.
-    pub(crate) fn parse(text: &str) -> Option<Result<Self, String>> {
-        if text.starts_with("./") || text.starts_with("../") || text.starts_with("github.com/") {
+    pub fn parse(text: &str) -> Option<Result<Self, String>> {
+        if text.starts_with("./") || text.starts_with("../") || text.starts_with(GITHUB) {
             return None;
         }
+        Self::parse_any(text, Suffix::Needed)
+    }
+
+    /// Parses a build context: as [`Self::parse`], and `github.com/…` is a repository, too.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::parse`].
+    pub fn parse_context(text: &str) -> Option<Result<Self, String>> {
+        if text.starts_with(GITHUB) {
+            return Self::parse_any(&format!("https://{text}"), Suffix::Optional);
+        }
+        Self::parse(text)
+    }
+
+    fn parse_any(text: &str, suffix: Suffix) -> Option<Result<Self, String>> {
         let (bare, query, fragment) = split_options(text);
         let mut git = Self { remote: bare.to_owned(), ..Self::default() };
         if let Some((scheme, _)) = scheme_of(text) {
             let url = Url::parse(text)?;
-            let is_repository = url.path.as_bytes().ends_with(b".git");
+            let is_repository =
+                suffix == Suffix::Optional || url.path.as_bytes().ends_with(b".git");
             let is_http = scheme == "http" || scheme == "https";
             if !is_http && scheme != "git" && scheme != "ssh" || is_http && !is_repository {
                 return None;
@@ -125,7 +152,7 @@ impl GitRef {
     }
 
     /// The source operation.
-    pub(crate) fn to_source(&self) -> SourceOp {
+    pub fn to_source(&self) -> SourceOp {
         let mut identifier = format!("git://{}", self.place);
         if !self.reference.is_empty() || !self.subdir.is_empty() {
             identifier.push('#');

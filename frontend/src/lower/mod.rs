@@ -15,7 +15,7 @@ mod copy;
 mod dispatch;
 mod draft;
 pub(crate) mod expose;
-mod git_ref;
+pub mod git_ref;
 pub(crate) mod gotext;
 mod local;
 mod mode;

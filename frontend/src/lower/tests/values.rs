@@ -138,7 +138,7 @@ fn directories() {
     let case = case(
         "FROM busybox\nWORKDIR a\nWORKDIR /b//c/\nWORKDIR ../d\nUSER x:5\nWORKDIR /\nWORKDIR e\n",
     )
-    .with(|it| it.source_date_epoch = Some(1));
+    .with(|it| drop(it.build_args.insert("SOURCE_DATE_EPOCH".to_owned(), "1".to_owned())));
     case.history(&expect![[r#"
         + 1970-01-01T00:00:01Z WORKDIR /a
         + 1970-01-01T00:00:01Z WORKDIR /b//c/
