@@ -154,7 +154,7 @@ fn from_stdin(
             ));
         }
         return Ok(Prepared {
-            main: MainContext::Empty,
+            main: MainContext::Local,
             directory: None,
             definition: Definition::alone(limited(input).map_err(failed)?),
             _temporary: None,
@@ -205,12 +205,11 @@ async fn from_git(
     if request.build_args.get("SOURCE_DATE_EPOCH").is_some_and(|it| !it.is_empty()) {
         op.attrs.entry("git.mtime".to_owned()).or_insert_with(|| "commit".to_owned());
     }
-    let definition = match own {
-        Some(definition) => definition,
-        None => {
-            let fetched = remotes.git(&op.identifier, &op.attrs).await?;
-            in_tree(&remotes.store.root().join(fetched.dir), &request.file)?
-        }
+    let definition = if let Some(definition) = own {
+        definition
+    } else {
+        let fetched = remotes.git(&op.identifier, &op.attrs).await?;
+        in_tree(&remotes.store.root().join(fetched.dir), &request.file)?
     };
     Ok(remote_context(op, false, definition))
 }

@@ -112,7 +112,7 @@ pub enum NamedContext {
 /// The main context.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum MainContext {
-    /// Source `local://context`.
+    /// Source `local://context`; it has no files if the Dockerfile came on standard input.
     Local,
     /// A git or http source.
     Source {
@@ -123,6 +123,4 @@ pub enum MainContext {
         /// Whether it is an archive that must be unpacked first.
         unpack: bool,
     },
-    /// There is none (a Dockerfile on standard input): COPY from it finds nothing.
-    Empty,
 }

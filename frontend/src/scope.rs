@@ -259,7 +259,7 @@ pub(crate) fn settle_epoch(
 
 fn is_local(options: &BuildOptions) -> bool {
     use crate::options::MainContext;
-    matches!(options.context, MainContext::Local | MainContext::Empty)
+    matches!(options.context, MainContext::Local)
 }
 
 #[cfg(test)]

@@ -7,16 +7,21 @@
 
 mod build;
 mod cache;
+mod contexts;
+mod copy;
 mod devices;
 mod errors;
 mod examples;
 mod language;
 mod layering;
 mod main_job;
+mod mounts;
 mod output;
+mod output_trees;
 mod places;
 mod progress;
 mod pull;
+mod reproducible;
 mod run;
 mod rungs;
 mod shipped;

@@ -99,6 +99,29 @@ impl Layer {
         self.entry(tar::EntryType::Symlink, path, Meta { mode: 0o777, ..OPEN }, Some(target), b"")
     }
 
+    /// Another name of a file.
+    #[must_use]
+    pub fn hard_link(self, path: &str, meta: Meta, target: &str) -> Self {
+        self.entry(tar::EntryType::Link, path, meta, Some(target), b"")
+    }
+
+    /// A character device, `/dev/null` by another name.
+    ///
+    /// # Panics
+    ///
+    /// If the numbers do not fit, which they do.
+    #[must_use]
+    pub fn device(mut self, path: &str) -> Self {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_mode(0o666);
+        header.set_device_major(1).and_then(|()| header.set_device_minor(3)).expect("small");
+        header.set_size(0);
+        let tar = self.tar.as_mut().expect("not finished");
+        tar.append_data(&mut header, path, &b""[..]).expect("writing to memory");
+        self
+    }
+
     /// The bytes of the tar.
     pub fn finish(mut self) -> Vec<u8> {
         self.tar.take().expect("not finished").into_inner().expect("writing to memory")

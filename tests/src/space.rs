@@ -1,5 +1,6 @@
 //! A place of its own for each test: a context, a store, a home, results; and running `rbuild` in it.
 
+use std::io::{Seek as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -129,8 +130,8 @@ impl TestSpace {
         command
     }
 
-    /// Lets a command run as who runs `rbuild` here.
-    pub fn as_runner(&self, command: &mut Command) {
+    /// Lets another program run as who runs `rbuild`.
+    pub fn as_runner<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         if self.runner != host::ourselves() {
             command.uid(self.runner.uid).gid(self.runner.gid);
         }
@@ -151,6 +152,23 @@ impl TestSpace {
     /// Runs `rbuild build --progress=plain ARGS CONTEXT`.
     pub fn build(&self, args: &[&str]) -> Ran {
         self.run(&build_args(args))
+    }
+
+    /// Runs `rbuild build --progress=plain ARGS CONTEXT` with another context than the folder, and bytes on standard
+    /// input.
+    pub fn build_of(&self, context: &str, args: &[&str], input: &[u8]) -> Ran {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(input).and_then(|()| file.rewind()).expect("a whole file");
+        let mut command =
+            self.command(&[&["build", "--progress=plain"], args, &[context]].concat());
+        Running::start(command.stdin(file)).wait()
+    }
+
+    /// The same into an OCI archive, which is read.
+    pub fn image_of(&self, context: &str, args: &[&str], input: &[u8]) -> crate::image::Image {
+        let all = [args, &["-o", "type=oci,dest=@OUT@/image.tar"]].concat();
+        self.build_of(context, &all, input).success();
+        crate::image::Image::read(&self.path("out/image.tar"))
     }
 
     /// Starts `rbuild build --progress=plain ARGS CONTEXT` and goes on.

@@ -181,7 +181,8 @@ fn options(
 /// Whether the result is an index even for one platform.
 pub fn multi_platform(request: &Request) -> bool {
     let asked = request.build_args.get("BUILDKIT_MULTI_PLATFORM");
-    request.platforms.len() > 1 || asked.is_some_and(|it| matches!(it.as_str(), "1" | "true"))
+    request.platforms.len() > 1
+        || asked.is_some_and(|it| matches!(it.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 fn named_context(

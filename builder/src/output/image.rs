@@ -16,6 +16,9 @@ use super::{Exporter, Product, Response, seal_options};
 use crate::cli::output::{ImageOptions, Output};
 use crate::report::{Failure, Kind};
 
+/// Annotation of a layer whose times were set back, with the epoch (BuildKit's).
+const REWRITTEN: &str = "buildkit/rewritten-timestamp";
+
 /// An image, complete but for its layers' way to where it goes.
 #[derive(Debug)]
 pub struct Assembled {
@@ -120,14 +123,21 @@ impl Exporter {
         force: bool,
         family: Family,
     ) -> Result<(DiffId, Descriptor), Failure> {
-        if let Some(pulled) = self.layers.pulled(id).filter(|_| !force) {
-            let layer = pulled.layer;
+        let pulled = self.layers.pulled(id);
+        if let Some(pulled) = pulled.as_ref().filter(|_| !force) {
+            let layer = &pulled.layer;
             let media_type = family.convert_layer(&layer.media_type).unwrap_or(&layer.media_type);
             return Ok((layer.diff_id, Descriptor::new(media_type, layer.blob, layer.size)));
         }
-        let sealed = self.layers.sealed(id, seal).await?;
+        // The times of a base image are not this build's to change.
+        let clamp_mtime = seal.clamp_mtime.filter(|_| pulled.is_none());
+        let sealed = self.layers.sealed(id, SealOptions { clamp_mtime, ..seal }).await?;
         let media_type = family.layer(sealed.compression);
-        Ok((sealed.diff_id, Descriptor::new(media_type, sealed.blob, sealed.size)))
+        let mut descriptor = Descriptor::new(media_type, sealed.blob, sealed.size);
+        if let Some(time) = clamp_mtime {
+            descriptor.annotations.insert(REWRITTEN.to_owned(), time.to_string());
+        }
+        Ok((sealed.diff_id, descriptor))
     }
 
     /// When each layer was made, in seconds; none for a layer of a base image.

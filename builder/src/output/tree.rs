@@ -1,12 +1,21 @@
 //! The tree itself, as files or as a tar.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
+use rbuild_solver::tree::view::View;
+use rbuild_store::platform::Platform;
+
 use super::{Exporter, Product};
 use crate::cli::output::{Dest, Output};
-use crate::report::Failure;
+use crate::report::{Failure, Kind};
+
+/// Name of the directory that a platform's tree is in where there are several.
+fn directory_of(product: &Product) -> String {
+    product.platform.to_string().replace('/', "_")
+}
 
 impl Exporter {
     /// The tree as files of the user.
@@ -14,48 +23,85 @@ impl Exporter {
         let Dest::Path(dest) = &output.dest else {
             return Err(Failure::usage("--output type=local needs dest=DIRECTORY"));
         };
-        let split = output.image.platform_split.unwrap_or(true)
-            && (products.len() > 1 || self.multi_platform);
-        if !split && products.len() > 1 {
-            return Err(Failure::usage(
-                "--output platform-split=false: several platforms would overwrite each other",
-            ));
-        }
+        let split = output.image.platform_split.unwrap_or(self.multi_platform);
         let task = self.events.task("exporting to client directory");
         let work = async {
+            if !split {
+                self.check_apart(products).await?;
+            }
             for product in products {
-                let directory = if split {
-                    dest.join(product.platform.to_string().replace('/', "_"))
+                let (directory, part) = if split {
+                    (
+                        dest.join(directory_of(product)),
+                        format!("copying files {}", product.platform),
+                    )
                 } else {
-                    dest.clone()
+                    (dest.clone(), "copying files".to_owned())
                 };
                 let opened = open_directory(&directory)?;
                 self.layers.chain_on_disk(&product.chain).await?;
-                self.worker
-                    .export_dir(product.chain.clone(), opened)
+                let left_out = self
+                    .worker
+                    .export_dir(product.chain.clone(), opened, product.epoch)
                     .await
                     .map_err(rbuild_solver::solve::SolveError::from)?;
+                if !left_out.is_empty() {
+                    task.warn(format!(
+                        "left out of {}, because this host lets only root make device nodes: {} (type=tar and images have them)",
+                        directory.display(),
+                        left_out.join(", ")
+                    ));
+                }
+                task.done_part(&part);
             }
-            task.done_part("copying files");
             Ok::<_, Failure>(())
         };
         let result = work.await;
         task.end(result)
     }
 
-    /// The tree as a tar.
+    /// Refuses trees of several platforms that have the same files: they go to one directory.
+    async fn check_apart(&self, products: &[Product]) -> Result<(), Failure> {
+        let mut seen: BTreeMap<Vec<u8>, &Platform> = BTreeMap::new();
+        for product in products.iter().filter(|_| products.len() > 1) {
+            let view = View::new(self.layers.listings(&product.chain).await?);
+            let mut twice = None;
+            view.walk(&view.root(), &mut |node| {
+                if !node.is_dir()
+                    && twice.is_none()
+                    && let Some(other) = seen.insert(node.path().to_vec(), &product.platform)
+                {
+                    twice = Some((node.path().to_vec(), other));
+                }
+                true
+            });
+            if let Some((path, other)) = twice {
+                let (path, platform) = (String::from_utf8_lossy(&path), &product.platform);
+                return Err(Failure::new(
+                    Kind::User,
+                    format!("cannot overwrite {path} from {other} with {platform} when split option is disabled"),
+                )
+                .hint("without platform-split=false each platform gets a directory of its own"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The tree as a tar; those of several platforms in a directory each.
     pub(super) async fn tar(&self, output: &Output, products: &[Product]) -> Result<(), Failure> {
-        let [product] = products else {
-            return Err(Failure::usage("--output type=tar holds one platform")
-                .hint("use type=oci for several"));
-        };
         let task = self.events.task("exporting to client tarball");
         let work = async {
-            self.layers.chain_on_disk(&product.chain).await?;
-            let clamp = product.epoch.filter(|_| output.image.rewrite_timestamp);
+            let mut trees = Vec::with_capacity(products.len());
+            for product in products {
+                self.layers.chain_on_disk(&product.chain).await?;
+                let directory =
+                    if self.multi_platform { directory_of(product) } else { String::new() };
+                trees.push((directory, product.chain.clone()));
+            }
+            let epoch = products.first().and_then(|product| product.epoch);
             let (out, finish) = open_file(&output.dest)?;
             self.worker
-                .export_tar(product.chain.clone(), out, clamp)
+                .export_tar(trees, out, epoch)
                 .await
                 .map_err(rbuild_solver::solve::SolveError::from)?;
             if let Some((temporary, path)) = finish {

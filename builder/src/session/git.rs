@@ -18,6 +18,7 @@ use super::offers::Offers;
 
 /// What a git source asks for.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an attribute of its own")]
 pub struct GitSource {
     /// URL that git understands.
     pub url: String,
@@ -37,8 +38,9 @@ pub struct GitSource {
     pub commit_time: bool,
     /// Name of the ssh agent that is needed; none for other protocols.
     pub ssh: Option<String>,
-    /// Names of the secrets with a whole header and with a token.
+    /// Name of the secret with a whole `Authorization` header.
     pub header_secret: Option<String>,
+    /// Name of the secret with a token.
     pub token_secret: Option<String>,
 }
 

@@ -29,15 +29,6 @@ pub(crate) const MAX_LOWERED_BYTES: usize = 256 << 20;
 /// Set of paths that are used of the main context.
 pub(crate) const MAIN_PATHS: usize = 0;
 
-/// The main context, which is asked for when an instruction needs it.
-#[derive(Clone, Copy, Debug)]
-enum Main {
-    /// Nobody needed it yet.
-    Unknown,
-    /// Its files; none if it is empty.
-    Known(Option<Node>),
-}
-
 /// The state of a walk.
 pub(crate) struct Build<'a> {
     pub(crate) input: Input<'a>,
@@ -65,8 +56,8 @@ pub(crate) struct Build<'a> {
     pub(crate) paths: Vec<UsedPaths>,
     /// Local contexts.
     pub(crate) locals: Vec<LocalContext>,
-    /// The main context.
-    main: Main,
+    /// The main context, once an instruction needed it.
+    main: Option<Node>,
     /// Patterns of the ignore file of the main context, once they were asked for.
     excludes: Option<Vec<String>>,
     /// Bytes of names, histories and environments so far.
@@ -116,7 +107,7 @@ impl<'a> Build<'a> {
             draft: Draft::default(),
             paths: vec![UsedPaths::default()],
             locals: Vec::new(),
-            main: Main::Unknown,
+            main: None,
             excludes: None,
             spent: 0,
             linter,
@@ -225,23 +216,22 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The main context; none if it is empty.
-    pub(crate) fn main_context(&mut self) -> Result<Option<Node>, LowerError> {
-        if let Main::Known(main) = self.main {
+    /// The main context.
+    pub(crate) fn main_context(&mut self) -> Result<Node, LowerError> {
+        if let Some(main) = self.main {
             return Ok(main);
         }
         let main = match &self.options().context {
-            MainContext::Empty => None,
             MainContext::Local => {
                 let excludes = self.main_excludes()?.to_vec();
                 let shown = "[internal] load build context".to_owned();
-                Some(self.add_local(local::MAIN, shown, excludes, MAIN_PATHS))
+                self.add_local(local::MAIN, shown, excludes, MAIN_PATHS)
             }
             MainContext::Source { identifier, attrs, unpack } => {
-                Some(super::resolve::remote_context(&mut self.draft, identifier, attrs, *unpack))
+                super::resolve::remote_context(&mut self.draft, identifier, attrs, *unpack)
             }
         };
-        self.main = Main::Known(main);
+        self.main = Some(main);
         Ok(main)
     }
 
@@ -252,7 +242,7 @@ impl<'a> Build<'a> {
             let excludes = match options.context {
                 MainContext::Local => local::main_excludes(self.input.gateway, &options.dockerfile)
                     .map_err(of_gateway)?,
-                MainContext::Source { .. } | MainContext::Empty => Vec::new(),
+                MainContext::Source { .. } => Vec::new(),
             };
             self.excludes = Some(excludes);
         }

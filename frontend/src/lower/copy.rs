@@ -105,7 +105,7 @@ impl Build<'_> {
     /// The main context is asked for only if a source is a path.
     fn use_main_context(&mut self, plan: &mut Plan<'_>) -> Result<(), LowerError> {
         if plan.sources.iter().any(|source| is_path(source)) {
-            plan.tree = self.main_context()?;
+            plan.tree = Some(self.main_context()?);
             self.warn_ignored(plan)?;
         }
         Ok(())
@@ -200,7 +200,7 @@ impl Build<'_> {
         let base = if is_linked { None } else { self.states[id.0].fs };
         let mut file = FileBuilder::new(base);
         for source in &plan.sources {
-            let source_meta = Meta { location: None, ..self.meta(id, plan.header, name.clone()) };
+            let source_meta = self.meta(id, plan.header, name.clone());
             let (tree, copy) = source_copy(&mut self.draft, plan, source, &defaults, source_meta)
                 .map_err(refuse)?;
             file.copy(tree, copy);

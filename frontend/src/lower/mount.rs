@@ -141,7 +141,7 @@ impl Build<'_> {
                 return Ok(None);
             }
             self.paths[MAIN_PATHS].add(&mount.source);
-            return self.main_context();
+            return self.main_context().map(Some);
         }
         let Some(source) = source.filter(|source| self.states[source.0].is_done()) else {
             let message = format!(

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use rbuild_store::entry::{Entry, Kind};
+use rbuild_store::entry::{Entry, Kind, Timestamp};
 
 use super::LayerStore;
 use super::error::Error;
@@ -28,6 +28,31 @@ impl Tree {
             let bytes = || Bytes::File(self.layers.as_fd(), source);
             Item { entry, bytes: matches!(entry.kind, Kind::File { .. }).then(bytes) }
         })
+    }
+
+    /// The same, with one time for all; none keeps theirs.
+    pub(crate) fn at(mut self, seconds: Option<i64>) -> Self {
+        if let Some(seconds) = seconds {
+            let time = Timestamp { secs: seconds, nanos: 0 };
+            self.entries.iter_mut().for_each(|(entry, _)| entry.mtime = time);
+        }
+        self
+    }
+
+    /// The same in a new directory; an empty name changes nothing.
+    pub(crate) fn below(mut self, directory: &str) -> Self {
+        if directory.is_empty() {
+            return self;
+        }
+        let directory = directory.as_bytes();
+        for (entry, _) in &mut self.entries {
+            entry.path = join(directory, &entry.path);
+            if let Kind::Hardlink { target } = &mut entry.kind {
+                *target = join(directory, target);
+            }
+        }
+        self.entries.insert(0, (Entry::dir(directory, Timestamp::default()), Vec::new()));
+        self
     }
 
     /// The entries alone.

@@ -14,7 +14,7 @@ use rbuild_store::tar::write::TarWriter;
 use super::error::Error;
 use super::grow::{Bytes, Item, open_source};
 use super::{LayerStore, Source};
-use crate::worker::proto::{Compression, Content, LayerId, Sealed};
+use crate::worker::proto::{Chain, Compression, Content, LayerId, Sealed};
 
 /// Bytes gathered before they are written.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -72,28 +72,31 @@ impl LayerStore {
         Ok(sealed)
     }
 
-    /// Writes a merged tree as a tar.
+    /// Writes merged trees as one tar, each in the directory that goes with it (none if the name is
+    /// empty); with `mtime`, everything is from that second.
     ///
     /// # Errors
     ///
     /// If a file cannot be read or `out` not be written.
     pub fn export_tar(
         &self,
-        chain: &[LayerId],
+        trees: &[(String, Chain)],
         out: &mut dyn Write,
-        clamp_mtime: Option<i64>,
+        mtime: Option<i64>,
     ) -> Result<(), Error> {
         let failed = |source| Error::Seal { layer: "merged".to_owned(), source };
-        let tree = self.output(chain)?;
-        let mut tar = TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), clamp_mtime);
-        for item in tree.items() {
-            let result = if has_body(&item) {
-                let body = body(&item).map_err(Error::io("open", &item.entry.path))?;
-                tar.append(item.entry, body)
-            } else {
-                tar.append_bodiless(item.entry)
-            };
-            result.map_err(|error| failed(error.into()))?;
+        let mut tar = TarWriter::new(BufWriter::with_capacity(BUFFER_BYTES, out), None);
+        for (directory, chain) in trees {
+            let tree = self.output(chain)?.below(directory).at(mtime);
+            for item in tree.items() {
+                let result = if has_body(&item) {
+                    let body = body(&item).map_err(Error::io("open", &item.entry.path))?;
+                    tar.append(item.entry, body)
+                } else {
+                    tar.append_bodiless(item.entry)
+                };
+                result.map_err(|error| failed(error.into()))?;
+            }
         }
         let mut out = tar.finish().map_err(|error| failed(error.into()))?;
         out.flush().map_err(Error::io("write", "the archive"))

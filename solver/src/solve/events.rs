@@ -61,6 +61,12 @@ impl Task {
         self.status(id, 0, 0, true);
     }
 
+    /// Something the user should know of it.
+    pub fn warn(&self, text: String) {
+        let kind = EventKind::Warning { rule: String::new(), text, location: None };
+        self.sink.send(self.vertex, kind);
+    }
+
     /// Its result was there already.
     pub fn cached(&self) {
         self.sink.send(self.vertex, EventKind::Cached);

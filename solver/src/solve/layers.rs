@@ -10,10 +10,12 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::durable::{self, Durability};
 use rbuild_store::local::Store;
+use rbuild_store::lock::KeyLock;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
 
@@ -25,6 +27,9 @@ use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
 use crate::worker::proto::{Answer, Chain, Compression, LayerId, Request, Root, Sealed};
+
+/// Between two looks whether another process is done.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// A layer that was worked out and not written.
 #[derive(Clone, Debug)]
@@ -226,8 +231,14 @@ impl Layers {
         layer
             .blob
             .get_or_try_init(async || {
-                if self.store.blobs().size(&image_layer.blob)?.is_some() {
+                let blobs = self.store.blobs();
+                if blobs.size(&image_layer.blob)?.is_some() {
                     return Ok::<_, SolveError>(());
+                }
+                // Another process may be at it, and then it is here afterwards.
+                let _alone = self.alone(&format!("blob {}", image_layer.blob)).await?;
+                if blobs.size(&image_layer.blob)?.is_some() {
+                    return Ok(());
                 }
                 let vertex = *vertex;
                 let progress = |part: &str, current: u64, total: u64, done: bool| {
@@ -257,6 +268,8 @@ impl Layers {
                     return self.materialise(id, planned).await;
                 }
                 if let Some(image_layer) = self.blob(id).await? {
+                    // The worker does nothing if another process was faster.
+                    let _alone = self.alone(&format!("layer {}", id.0)).await?;
                     return self.unpack(id, image_layer.blob, image_layer.diff_id).await;
                 }
                 // A layer of an earlier build: under this id mapping, or from its blob.
@@ -267,6 +280,18 @@ impl Layers {
             })
             .await?;
         Ok(())
+    }
+
+    /// Waits until no other process works at something; nothing else is waited for meanwhile.
+    async fn alone(&self, what: &str) -> Result<KeyLock, SolveError> {
+        let key = Digest::of(what.as_bytes());
+        loop {
+            if let Some(lock) = self.store.try_lock_key(&key)? {
+                return Ok(lock);
+            }
+            // Not a thread that waits: it would outlive an interrupt.
+            tokio::time::sleep(PAUSE).await;
+        }
     }
 
     /// Puts all layers of a tree on disk, side by side.

@@ -197,28 +197,35 @@ impl Worker {
         Ok(bytes)
     }
 
-    /// Writes a merged tree below the open directory `dest`.
+    /// Writes a merged tree below the open directory `dest`; with `mtime`, everything is from that
+    /// second. Returns the device nodes that the host refused, in words.
     ///
     /// # Errors
     ///
     /// If the disk refuses.
-    pub async fn export_dir(&self, chain: Chain, dest: OwnedFd) -> Result<(), Failure> {
-        done(&self.request(Request::ExportDir { chain, dest: 0 }, vec![dest]).await?)
+    pub async fn export_dir(
+        &self,
+        chain: Chain,
+        dest: OwnedFd,
+        mtime: Option<i64>,
+    ) -> Result<Vec<String>, Failure> {
+        let answer = self.request(Request::ExportDir { chain, dest: 0, mtime }, vec![dest]).await?;
+        let Answer::Exported { left_out } = answer else { return Err(unexpected(&answer)) };
+        Ok(left_out)
     }
 
-    /// Writes a merged tree as a tar to `dest`.
+    /// Writes merged trees as a tar to `dest`, each in its directory.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
     pub async fn export_tar(
         &self,
-        chain: Chain,
+        trees: Vec<(String, Chain)>,
         dest: OwnedFd,
-        clamp_mtime: Option<i64>,
+        mtime: Option<i64>,
     ) -> Result<(), Failure> {
-        let request = Request::ExportTar { chain, dest: 0, clamp_mtime };
-        done(&self.request(request, vec![dest]).await?)
+        done(&self.request(Request::ExportTar { trees, dest: 0, mtime }, vec![dest]).await?)
     }
 
     /// Removes paths below the store's root, whoever owns them.

@@ -75,21 +75,24 @@ pub enum Request {
         /// More bytes than this are an error.
         limit: u64,
     },
-    /// Write a merged tree below a directory (`--output type=local`). Answer: [`Answer::Done`].
+    /// Write a merged tree below a directory (`--output type=local`). Answer:
+    /// [`Answer::Exported`].
     ExportDir {
         /// The tree.
         chain: Chain,
         /// Directory, open.
         dest: FdIndex,
+        /// The time of everything, in seconds; none keeps the times.
+        mtime: Option<i64>,
     },
-    /// Write a merged tree as a tar (`--output type=tar`). Answer: [`Answer::Done`].
+    /// Write merged trees as a tar (`--output type=tar`). Answer: [`Answer::Done`].
     ExportTar {
-        /// The tree.
-        chain: Chain,
+        /// The trees, each with the directory it is in; that may be empty.
+        trees: Vec<(String, Chain)>,
         /// Where the tar goes.
         dest: FdIndex,
-        /// As in `Seal`.
-        clamp_mtime: Option<i64>,
+        /// As in `ExportDir`.
+        mtime: Option<i64>,
     },
     /// Remove directories of the store that the caller may not be able to remove. Answer: `Done`.
     Remove {
@@ -266,6 +269,11 @@ pub enum Answer {
     },
     /// A layer is a blob of the store.
     Sealed(Sealed),
+    /// A tree is in its directory.
+    Exported {
+        /// Device nodes that the host refused, in words.
+        left_out: Vec<String>,
+    },
     /// Digests, in the order asked.
     Hashes(Vec<Digest>),
     /// Bytes of a file.

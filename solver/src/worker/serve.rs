@@ -246,13 +246,13 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         Request::ReadFile { layer, path, limit } => {
             layers.read_file(&layer, &path, limit).map(Answer::Bytes)
         }
-        Request::ExportDir { chain, dest } => {
-            layers.export_dir(&chain, fd(dest)?.as_fd()).map(|()| Answer::Done)
-        }
-        Request::ExportTar { chain, dest, clamp_mtime } => {
+        Request::ExportDir { chain, dest, mtime } => layers
+            .export_dir(&chain, fd(dest)?.as_fd(), mtime)
+            .map(|left_out| Answer::Exported { left_out }),
+        Request::ExportTar { trees, dest, mtime } => {
             let mut out = io::BufWriter::with_capacity(1 << 20, file(dest)?);
             layers
-                .export_tar(&chain, &mut out, clamp_mtime)
+                .export_tar(&trees, &mut out, mtime)
                 .and_then(|()| {
                     io::Write::flush(&mut out)
                         .map_err(|source| crate::snapshot::Error::Bug(source.to_string()))

@@ -1,7 +1,6 @@
 //! A registry in the test's own process. It does what the distribution specification says, remembers what it was
 //! asked, and can be told to refuse, to lie and to break off.
 
-mod http;
 mod serve;
 
 pub use serve::base64;

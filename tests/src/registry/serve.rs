@@ -4,8 +4,8 @@ use std::io::BufReader;
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
 
-use super::http::{Request, Response};
 use super::{Access, Fault, State};
+use crate::http::{Request, Response};
 use crate::image::digest;
 
 /// The token that a bearer shows.

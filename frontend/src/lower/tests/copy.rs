@@ -108,23 +108,23 @@ fn addresses() {
          ADD local.tar /l\nADD --unpack=false local.tar /m\n",
     )
     .steps(&expect![[r#"
-        v0 <- [] [1/7] ADD http://h/a%20b.tar?q=1 /d/
+        v0 <- [] [1/7] ADD http://h/a%20b.tar?q=1 /d/ (2-2)
             http://h/a%20b.tar?q=1
             http.filename=a b.tar
         v1 <- [v0] [1/7] ADD http://h/a%20b.tar?q=1 /d/ (2-2)
             nothing: copy /a b.tar of input 0 to /d/
-        v2 <- [] [2/7] ADD --unpack https://h/ /e
+        v2 <- [] [2/7] ADD --unpack https://h/ /e (3-3)
             https://h/
             http.filename=__unnamed__
         v3 <- [v1 v2] [2/7] ADD --unpack https://h/ /e (3-3)
             input 0: copy /__unnamed__ of input 1 to /e (unpack)
-        v4 <- [] [3/7] ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 https://h/f /f
+        v4 <- [] [3/7] ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 https://h/f /f (4-4)
             https://h/f
             http.checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
             http.filename=f
         v5 <- [v3 v4] [3/7] ADD --checksum=sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 https://h/f /f (4-4)
             input 0: copy /f of input 1 to /f
-        v6 <- [] [4/7] ADD --keep-git-dir --chown=3 https://h/r.git#v1:sub /g
+        v6 <- [] [4/7] ADD --keep-git-dir --chown=3 https://h/r.git#v1:sub /g (5-5)
             git://h/r.git#v1:sub
             git.authheadersecret=GIT_AUTH_HEADER
             git.authtokensecret=GIT_AUTH_TOKEN
@@ -132,7 +132,7 @@ fn addresses() {
             git.keepgitdir=true
         v7 <- [v5 v6] [4/7] ADD --keep-git-dir --chown=3 https://h/r.git#v1:sub /g (5-5)
             input 0: copy / of input 1 to /g (owner=3:-)
-        v8 <- [] [5/7] ADD git@h:o/r.git?submodules=false /s
+        v8 <- [] [5/7] ADD git@h:o/r.git?submodules=false /s (6-6)
             git://h/o/r.git
             git.authheadersecret=GIT_AUTH_HEADER
             git.authtokensecret=GIT_AUTH_TOKEN

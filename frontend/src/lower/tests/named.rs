@@ -127,11 +127,4 @@ fn main_contexts() {
             nothing: copy /a of input 0 to / (path)
         linux/amd64 is v2
     "#]]);
-    case("FROM scratch\nCOPY a /\n").with(|it| it.context = MainContext::Empty).steps(&expect![[
-        r#"
-            v0 <- [] [1/1] COPY a / (2-2)
-                nothing: copy /a of nothing to / (path)
-            linux/amd64 is v0
-        "#
-    ]]);
 }

@@ -125,7 +125,7 @@ fn exported_trees_are_the_callers() {
     fs::write(dest.path().join("kept"), "kept").expect("write");
     std::os::unix::fs::symlink("/etc", dest.path().join("a")).expect("symlink");
     let root = fs::File::open(dest.path()).expect("open");
-    place.layers.export_dir(&[base, top], root.as_fd()).expect("exports");
+    place.layers.export_dir(&[base, top], root.as_fd(), None).expect("exports");
     expect![[r#"
         a/
         a/y: 2
@@ -218,7 +218,8 @@ fn merged_trees_become_archives() {
     let base = place.unpack(&archive("d a\nf a/x 1\nh a/y a/x\nf z 1")).expect("one");
     let top = place.unpack(&archive("w a/.wh.x\nf z 22")).expect("two");
     let mut bytes = Vec::new();
-    place.layers.export_tar(&[base, top], &mut bytes, None).expect("exports");
+    let trees = [(String::new(), vec![base.clone(), top])];
+    place.layers.export_tar(&trees, &mut bytes, None).expect("exports");
     let layer = place.unpack(&bytes).expect("unpacks");
     check_listing(
         &place,
@@ -229,6 +230,24 @@ fn merged_trees_become_archives() {
         f644 z 2
     "#]],
     );
+    let mut bytes = Vec::new();
+    let trees = [("linux_amd64".to_owned(), vec![base]), ("linux_arm_v7".to_owned(), Vec::new())];
+    place.layers.export_tar(&trees, &mut bytes, Some(1)).expect("exports");
+    let layer = place.unpack(&bytes).expect("unpacks");
+    check_listing(
+        &place,
+        &layer,
+        &expect![[r#"
+        d755 linux_amd64
+        d755 linux_amd64/a
+        f644 linux_amd64/a/x 1
+        h644 linux_amd64/a/y = linux_amd64/a/x
+        f644 linux_amd64/z 1
+        d755 linux_arm_v7
+    "#]],
+    );
+    let listing = place.layers.listing(&layer).expect("has one");
+    assert!(listing.entries().iter().all(|entry| entry.mtime.secs == 1));
 }
 
 proptest! {

@@ -1,30 +1,30 @@
-//! As much of HTTP/1.1 as a registry on the loopback address takes.
+//! As much of HTTP/1.1 as servers on the loopback address take in tests.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, Read as _, Write};
 
 /// A request.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub(super) method: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
     /// Without the query.
-    pub(super) path: String,
-    pub(super) query: Vec<(String, String)>,
+    pub(crate) path: String,
+    pub(crate) query: Vec<(String, String)>,
     headers: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Response {
-    pub(super) status: u16,
-    pub(super) headers: Vec<(&'static str, String)>,
-    pub(super) body: Vec<u8>,
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Request {
     /// Reads one; none when the other side has closed, or says nothing that we understand.
-    pub(super) fn read(stream: &mut impl BufRead) -> Option<Self> {
+    pub(crate) fn read(stream: &mut impl BufRead) -> Option<Self> {
         let line = line(stream)?;
         let mut words = line.split(' ');
         let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
@@ -69,36 +69,36 @@ impl Request {
     }
 
     /// A header by its name in lower case.
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// A value of the query.
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.query.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
 
 impl Response {
     /// With a status and nothing else.
-    pub(super) fn status(status: u16) -> Self {
+    pub(crate) fn status(status: u16) -> Self {
         Self { status, headers: Vec::new(), body: Vec::new() }
     }
 
     /// Adds a header.
-    pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
     }
 
     /// Adds a body.
-    pub(super) fn body(mut self, body: Vec<u8>) -> Self {
+    pub(crate) fn body(mut self, body: Vec<u8>) -> Self {
         self.body = body;
         self
     }
 
     /// Writes it; for `HEAD` without the body, and no more of the body than `limit`.
-    pub(super) fn write(
+    pub(crate) fn write(
         &self,
         stream: &mut impl Write,
         head: bool,
