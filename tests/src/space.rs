@@ -135,6 +135,7 @@ impl TestSpace {
         if self.runner != host::ourselves() {
             command.uid(self.runner.uid).gid(self.runner.gid);
         }
+        command
     }
 
     /// Runs `rbuild ARGS`.
