@@ -123,7 +123,7 @@ fn a_command_that_does_not_exist_is_named() {
 fn a_full_disk_is_the_hosts_fault_and_the_store_survives_it() {
     needs!(Root);
     let space = TestSpace::new();
-    let disk = SmallDisk::mount(&space);
+    let disk = rbuild_tests::disk::Disk::mount(&space, "small", "tmpfs", "size=24m");
     space.write("Dockerfile", "FROM scratch\nCOPY big /\n");
     let mut noise = vec![0u8; 48 << 20];
     let mut state = 1u64;
@@ -143,28 +143,6 @@ fn a_full_disk_is_the_hosts_fault_and_the_store_survives_it() {
     space.write("big", "small");
     space.run(&[&root[..], &["build", "-t", "big:1", "."]].concat()).success();
     drop(disk);
-}
-
-/// A file system of 24 MB.
-struct SmallDisk(std::path::PathBuf);
-
-impl SmallDisk {
-    fn mount(space: &TestSpace) -> Self {
-        let at = space.dir("small");
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=24m", "none"])
-            .arg(&at)
-            .status();
-        assert!(mounted.unwrap().success());
-        space.dir("small/store");
-        Self(at)
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        drop(std::process::Command::new("umount").args(["--lazy"]).arg(&self.0).status());
-    }
 }
 
 #[test]

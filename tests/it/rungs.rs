@@ -41,6 +41,34 @@ fn every_rung_and_driver_gives_the_same_digest() {
 }
 
 #[test]
+fn a_store_without_attributes_gives_the_same_digest() {
+    needs!(Root, Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    let _disk = rbuild_tests::disk::Disk::mount(&space, "plain", "ramfs", "mode=755");
+    // Owners of what was there before, and of what a step only writes to.
+    let more = "RUN [ $(stat -c %u:%a /home/app) = 1000:750 ] && [ $(stat -c %u:%a /d/a) = 5:6755 ] \\\n \
+                && echo again >> /w/f && mv /home/app /home/other && mv /d/g /g\n\
+                RUN [ $(stat -c %u:%a /home/other) = 1000:750 ] && touch /home/other\n";
+    space.write("Dockerfile", &format!("{DOCKERFILE}{more}"));
+    let build = |root: &str, isolation: &str| {
+        let arguments = [
+            &format!("--root=@SPACE@/{root}"),
+            "build",
+            &format!("--isolation={isolation}"),
+            "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+            "--iidfile=@OUT@/id",
+            "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
+            ".",
+        ];
+        space.run(&arguments).success();
+        space.read("out/id")
+    };
+    let expected = build("store", "userns");
+    assert_eq!(build("plain/store/one", "userns-single"), expected);
+    assert_eq!(build("plain/store/range", "userns"), expected);
+}
+
+#[test]
 fn a_rung_that_is_not_there_is_an_error_of_the_host() {
     needs!(Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();

@@ -6,6 +6,7 @@
 
 pub mod base;
 pub mod binary;
+pub mod disk;
 pub mod docker_registry;
 pub mod host;
 mod http;

@@ -288,6 +288,11 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
                           emptyDir; docker run -v; GitLab: below /builds)";
             (cause, vec![remedy.to_owned()])
         }
+        "chown(2) in the store" => words(
+            "files of the store cannot belong to the users of an image, as on a network file system that \
+             decides about owners itself (root squash): owners are recorded beside the files",
+            &["put the store on a local disk: --root DIR or RBUILD_ROOT"],
+        ),
         "mount(2) of proc" => words(
             "the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy \
              of it, which shows processes around them, but their pid namespace keeps them apart",

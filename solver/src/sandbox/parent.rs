@@ -118,7 +118,8 @@ impl Killer {
 
 /// Runs the process of `plan` to its end. `program` is this program, where a step that gets hold of
 /// it cannot write to it. `fds` are standard output, standard error, and what the
-/// plan numbers from there on. `view` is the tree that the step starts from.
+/// plan numbers from there on. `view` is the tree that the step starts from, `known` what is recorded
+/// of its inodes already, which comes back with what the step adds.
 ///
 /// This happens on a thread of its own: it enters a pid namespace for its children, after which the
 /// kernel lets it start no threads, and the step dies with it.
@@ -131,7 +132,7 @@ pub fn run(
     plan: &Plan,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
-    view: &View,
+    (view, known): (&View, &Records),
 ) -> Result<Outcome, RunError> {
     let (tell, told) = mpsc::channel::<OwnedFd>();
     std::thread::scope(|scope| {
@@ -140,10 +141,13 @@ pub fn run(
             .map_err(RunError::Start)?;
         // Until the step's thread has ended. Without a supervisor the step's calls fail.
         let pretend = plan.process.pretend;
-        let supervisors: Vec<_> =
-            told.iter().map_while(|it| supervisor::start(it, view.clone(), pretend).ok()).collect();
+        let supervisors: Vec<_> = told
+            .iter()
+            .map_while(|it| supervisor::start(it, (view.clone(), known.clone()), pretend).ok())
+            .collect();
         let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let records = supervisors.into_iter().flat_map(Running::join).collect();
+        let added = supervisors.into_iter().flat_map(Running::join);
+        let records = known.iter().map(|(inode, record)| (*inode, *record)).chain(added).collect();
         Ok(Outcome { records, ..outcome? })
     })
 }

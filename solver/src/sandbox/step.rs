@@ -143,7 +143,9 @@ impl Steps {
             return Ok(Outcome::cancelled());
         }
         let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
-        let outcome = parent::run(&self.program, &plan, &passed, killer, &view)
+        let known = held.root.as_ref().map(|it| layers.known_records(&it.0)).transpose();
+        let known = known.map_err(|it| it.to_failure())?.unwrap_or_default();
+        let outcome = parent::run(&self.program, &plan, &passed, killer, (&view, &known))
             .map_err(|error| refused(&error))?;
         if outcome.unanswered && plan.process.pretend == Pretend::Ids {
             let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());

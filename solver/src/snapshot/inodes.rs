@@ -5,23 +5,66 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 
 use rbuild_store::entry::{Entry, Kind};
-use rustix::fs::{FileType, Statx};
+use rustix::fs::{FileType, Statx, XattrFlags, makedev};
+use rustix::io::Errno;
 
 use super::dir::{self, MAX_DEPTH};
 use super::error::{Error, show};
 use super::files::open_path;
-use super::owner::{Record, Table};
+use super::owner::{ATTRIBUTE, Record, Table};
 use super::prepare::Prepared;
-use super::{LayerStore, Rootfs, scan};
+use super::{LayerStore, Ownership, Rootfs, scan};
 use crate::tree::listing::join;
 use crate::tree::view::View;
 
 /// Device, inode number, time of birth in nanoseconds.
 type Inode = (u64, u64, i128);
 
+/// Records by inode.
+pub(crate) type Records = HashMap<Inode, Record>;
+
 impl LayerStore {
+    /// What the image says about the inodes of a tree, where neither the host's ids nor attributes
+    /// of the file system can: on a store without attributes the listing alone knows.
+    ///
+    /// # Errors
+    ///
+    /// If the tree cannot be read.
+    pub(crate) fn known_records(&self, prepared: &Prepared) -> Result<Records, Error> {
+        let mut known = Known { view: &prepared.view, device: 0, records: Records::new() };
+        match &prepared.rootfs {
+            Rootfs::Dir(path) if self.records_nowhere(&prepared.work.path)? => {
+                let root = open_path(path)?;
+                let stat = dir::stat(root.as_fd(), b"").map_err(Error::io("look at", b""))?;
+                known.device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
+                known.inode(b"", &stat);
+                dir::on_deep_stack(|| known.directory(root.as_fd(), b"", 0))?;
+            }
+            Rootfs::Dir(_) | Rootfs::Overlay { .. } => {}
+        }
+        Ok(known.records)
+    }
+
+    /// Whether owners must be recorded, but not in the attributes of files.
+    fn records_nowhere(&self, dir: &Path) -> Result<bool, Error> {
+        if self.ownership == Ownership::Real {
+            return Ok(false);
+        }
+        let flags = XattrFlags::empty();
+        match rustix::fs::setxattr(dir, ATTRIBUTE, b"", flags) {
+            Ok(()) => {
+                // Only to see whether it can be.
+                let _ = rustix::fs::removexattr(dir, ATTRIBUTE);
+                Ok(false)
+            }
+            Err(Errno::OPNOTSUPP) => Ok(true),
+            Err(errno) => Err(Error::io("write an attribute of", b"")(errno)),
+        }
+    }
+
     /// Keeps with a tree what a step's supervisor knows of inodes that cannot carry a record, for
     /// the tree's commit.
     ///
@@ -29,11 +72,7 @@ impl LayerStore {
     ///
     /// If the tree cannot be read.
     #[expect(clippy::unused_self, reason = "belongs to what it serves")]
-    pub(crate) fn keep_records(
-        &self,
-        prepared: &Prepared,
-        records: &HashMap<Inode, Record>,
-    ) -> Result<(), Error> {
+    pub(crate) fn keep_records(&self, prepared: &Prepared, records: &Records) -> Result<(), Error> {
         let foreign = Foreign::of(&prepared.view);
         if records.is_empty() && foreign.is_empty() {
             return Ok(());
@@ -56,6 +95,52 @@ impl LayerStore {
     }
 }
 
+/// Records of a tree, from its listing.
+struct Known<'a> {
+    view: &'a View,
+    /// Of the whole tree.
+    device: u64,
+    records: Records,
+}
+
+impl Known<'_> {
+    fn directory(&mut self, dir: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), Error> {
+        check_depth(path, depth)?;
+        for item in scan::list(dir).map_err(Error::io("read the directory", path))? {
+            let path = join(path, &item.name);
+            self.inode(&path, &item.stat);
+            if item.file_type() == FileType::Directory {
+                let below = dir::open_dir(dir, &item.name).map_err(Error::io("open", &path))?;
+                self.directory(below.as_fd(), &path, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn inode(&mut self, path: &[u8], stat: &Statx) {
+        let Some(node) = self.view.lookup(path) else { return };
+        let held_mode = u32::from(stat.stx_mode) & 0o7777;
+        let record = Record::of(node.inode(), (stat.stx_uid, stat.stx_gid), held_mode);
+        let told = record.mode == u32::from(stat.stx_mode) && (record.uid, record.gid) == (0, 0);
+        if !told {
+            self.records.insert((self.device, stat.stx_ino, birth(stat)), record);
+        }
+    }
+}
+
+/// Time of birth in nanoseconds; 0 where the file system does not know.
+fn birth(stat: &Statx) -> i128 {
+    i128::from(stat.stx_btime.tv_sec) * 1_000_000_000 + i128::from(stat.stx_btime.tv_nsec)
+}
+
+fn check_depth(path: &[u8], depth: usize) -> Result<(), Error> {
+    if depth > MAX_DEPTH {
+        let (what, limit) = ("depth of directories", MAX_DEPTH as u64);
+        return Err(Error::Limit { path: show(path), what, limit });
+    }
+    Ok(())
+}
+
 struct Walk<'a> {
     records: HashMap<(u64, i128), Record>,
     view: &'a View,
@@ -65,15 +150,10 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     fn directory(&mut self, dir: BorrowedFd<'_>, path: &[u8], depth: usize) -> Result<(), Error> {
-        if depth > MAX_DEPTH {
-            let (what, limit) = ("depth of directories", MAX_DEPTH as u64);
-            return Err(Error::Limit { path: show(path), what, limit });
-        }
+        check_depth(path, depth)?;
         for item in scan::list(dir).map_err(Error::io("read the directory", path))? {
             let path = join(path, &item.name);
-            let birth = item.stat.stx_btime;
-            let birth = i128::from(birth.tv_sec) * 1_000_000_000 + i128::from(birth.tv_nsec);
-            let record = self.records.get(&(item.stat.stx_ino, birth)).copied();
+            let record = self.records.get(&(item.stat.stx_ino, birth(&item.stat))).copied();
             if let Some(record) =
                 record.or_else(|| self.copied_up(dir, &item.name, &path, &item.stat))
             {

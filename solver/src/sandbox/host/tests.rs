@@ -184,6 +184,7 @@ fn what_no_rung_hangs_on() {
     let mut text = String::new();
     for (call, errno) in [
         ("an overlay in the store", 0),
+        ("chown(2) in the store", libc::EPERM),
         ("mount(2) of proc", libc::EPERM),
         ("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)", libc::EBUSY),
         ("pivot_root(2)", libc::EPERM),
@@ -202,6 +203,9 @@ fn what_no_rung_hangs_on() {
         an overlay in the store
         the store is on overlay, where no overlay can be written
         - put the store on a volume: --root DIR or RBUILD_ROOT (Kubernetes: an emptyDir; docker run -v; GitLab: below /builds)
+        chown(2) in the store: Operation not permitted (EPERM)
+        files of the store cannot belong to the users of an image, as on a network file system that decides about owners itself (root squash): owners are recorded beside the files
+        - put the store on a local disk: --root DIR or RBUILD_ROOT
         mount(2) of proc: Operation not permitted (EPERM)
         the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy of it, which shows processes around them, but their pid namespace keeps them apart
         - docker run --security-opt systempaths=unconfined; Kubernetes: procMount: Unmasked

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rbuild_store::local::Store;
-use rustix::fs::Mode;
+use rustix::fs::{Gid, Mode, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -166,7 +166,23 @@ impl Place<'_> {
         wire::send(self.socket.as_fd(), &Say::Unshared, &[]).map_err(lost)?;
         wire::receive::<()>(self.socket.as_fd()).map(drop).map_err(lost)?;
         let root = nix::unistd::Uid::from_raw(0);
-        nix::unistd::setresuid(root, root, root).map_err(refused("setresuid(0)"))
+        nix::unistd::setresuid(root, root, root).map_err(refused("setresuid(0)"))?;
+        self.owned()
+    }
+
+    /// Whether files of the store can belong to others: not so where a server decides about owners.
+    fn owned(&self) -> Answer {
+        let call = "chown(2) in the store";
+        let path = self.work.join("owned");
+        fs::write(&path, "").map_err(refused("write(2)"))?;
+        let (user, group) = (Uid::from_raw(1), Gid::from_raw(1));
+        rustix::fs::chown(&path, Some(user), Some(group)).map_err(refused(call))?;
+        let found = rustix::fs::stat(&path).map_err(refused(call))?;
+        if (found.st_uid, found.st_gid) == (1, 1) {
+            return Ok(());
+        }
+        let detail = "the file has another owner than it was given".to_owned();
+        Err(Refusal { call: call.to_owned(), errno: 0, detail })
     }
 
     fn mounted(&self) -> Answer {

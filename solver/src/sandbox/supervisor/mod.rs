@@ -100,17 +100,22 @@ impl Running {
 }
 
 /// Starts to answer the calls that `listener` tells of. `view` is the tree that the step started
-/// from.
+/// from, `known` what is recorded of its inodes already.
 ///
 /// # Errors
 ///
 /// If no thread can be made.
-pub(super) fn start(listener: OwnedFd, view: View, pretend: Pretend) -> io::Result<Running> {
+pub(super) fn start(
+    listener: OwnedFd,
+    (view, known): (View, Records),
+    pretend: Pretend,
+) -> io::Result<Running> {
     let work = move || -> Records {
         // If it cannot start, the listener closes, and the step's calls fail with ENOSYS.
         let Ok(mut supervisor) = Supervisor::new(listener, view, pretend) else {
             return Records::new();
         };
+        supervisor.records = known;
         supervisor.run();
         supervisor.records
     };
