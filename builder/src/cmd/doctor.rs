@@ -18,10 +18,26 @@ use crate::cli::raw::{Doctor, Format};
 use crate::report::{Failure, Kind};
 
 /// Rungs of the plan that this version does not have.
-const PLANNED: [&str; 2] = ["chroot", "ptrace"];
+const PLANNED: [&str; 1] = ["ptrace"];
 
 /// What a kind of isolation or snapshot is called where there is none.
 const NONE: &str = "none";
+
+/// What network steps have that have none of their own.
+const CALLERS: &str = "that of the caller";
+
+/// What only namespaces could keep a step from.
+const UNPROMISED_BY_CHROOT: [&str; 5] = [
+    "there are no namespaces: a step can tell that there are other processes in the container, and \
+     shares its message queues and System V memory; it cannot read or trace them, nor signal them",
+    "what keeps a step to its tree is a missing capability and Landlock; where the kernel has no \
+     Landlock, a process that gets out of its tree meets no second wall",
+    "set-user-id programs and file capabilities give no rights (no_new_privs): `sudo` does not work \
+     in a step whose user is not root",
+    "what a step mounts read-only it can write to, without effect on what was mounted; a tmpfs is a \
+     directory, and its size has no limit",
+    "a step that runs while rbuild is killed together with its keeper lives on",
+];
 
 /// All that was found.
 #[derive(Debug)]
@@ -78,7 +94,8 @@ impl Report {
 
     /// How trees of steps are put together.
     fn snapshots(&self) -> &'static str {
-        if self.rung().is_some() && self.answer(Question::Overlay).is_ok() {
+        let mounts = self.rung().is_some_and(|it| it != Rung::Chroot);
+        if mounts && self.answer(Question::Overlay).is_ok() {
             "overlay"
         } else if self.answer(Question::Reflink).is_ok() {
             "plain, by shared blocks"
@@ -95,14 +112,16 @@ impl Report {
 
     /// What network a step has that asks for none in particular.
     fn network(&self) -> &'static str {
-        if self.rung().is_none() {
-            return NONE;
+        match self.rung() {
+            None => return NONE,
+            Some(Rung::Chroot) => return CALLERS,
+            Some(Rung::Userns | Rung::UsernsSingle) => {}
         }
         let found = self.networks.iter().find(|it| it.1.is_ok());
         match found.map(|it| it.0) {
             Some(Question::Embedded) => "embedded",
             Some(question) => question.name(),
-            None => "that of the caller",
+            None => CALLERS,
         }
     }
 
@@ -152,14 +171,15 @@ impl Report {
                     lines.push("owners: all files that a step makes belong to root in the image");
                 }
             }
+            Some(Rung::Chroot) => lines.extend(UNPROMISED_BY_CHROOT),
         }
-        if self.answer(Question::FreshProc).is_err() {
+        if self.rung() != Some(Rung::Chroot) && self.answer(Question::FreshProc).is_err() {
             lines.push(
                 "processes of the container around are visible in a step's /proc; it cannot signal, \
                  trace or read them",
             );
         }
-        if self.networks.iter().all(|it| it.1.is_err()) {
+        if self.network() == CALLERS {
             lines.push("steps share the caller's network, its loopback included");
         }
         lines.push("a hole in the kernel is no obstacle: build for strangers in a virtual machine");

@@ -19,14 +19,16 @@ pub fn wanted(request: &Request) -> Result<Wanted, Failure> {
         Isolation::Auto => None,
         Isolation::Userns => Some(Rung::Userns),
         Isolation::UsernsSingle => Some(Rung::UsernsSingle),
-        Isolation::Chroot | Isolation::Ptrace => {
+        Isolation::Chroot => Some(Rung::Chroot),
+        Isolation::Ptrace => {
             let text = format!("--isolation={}: {MISSING}", name(request.isolation));
             let hint = "`rbuild doctor` shows what works here";
             return Err(Failure::new(Kind::Host, text).hint(hint));
         }
     };
     let least = match request.require_isolation {
-        None | Some(Isolation::Auto | Isolation::Chroot | Isolation::Ptrace) => None,
+        None | Some(Isolation::Auto | Isolation::Ptrace) => None,
+        Some(Isolation::Chroot) => Some(Rung::Chroot),
         Some(Isolation::Userns) => Some(Rung::Userns),
         Some(Isolation::UsernsSingle) => Some(Rung::UsernsSingle),
     };

@@ -2,10 +2,24 @@
 
 /// `CAP_SYS_CHROOT` and so on: the numbers that the filter depends on (linux/capability.h).
 pub mod number {
+    /// Give files away.
+    pub const CHOWN: u8 = 0;
     /// Do anything with any file.
     pub const DAC_OVERRIDE: u8 = 1;
     /// Read any file.
     pub const DAC_READ_SEARCH: u8 = 2;
+    /// Change any file's mode.
+    pub const FOWNER: u8 = 3;
+    /// Keep set-id bits.
+    pub const FSETID: u8 = 4;
+    /// Signal anybody.
+    pub const KILL: u8 = 5;
+    /// Change groups.
+    pub const SETGID: u8 = 6;
+    /// Change users.
+    pub const SETUID: u8 = 7;
+    /// Raw sockets.
+    pub const NET_RAW: u8 = 13;
     /// Load modules.
     pub const SYS_MODULE: u8 = 16;
     /// Raw input and output.
@@ -43,6 +57,9 @@ pub const SANDBOX: u64 = 0xa804_25fb;
 
 /// All that the kernel may know: what it does not know it ignores.
 pub const ALL: u64 = u64::MAX;
+
+/// The last number that there can be.
+pub const LAST: u8 = 63;
 
 /// Whether `set` has capability `number`.
 pub const fn has(set: u64, number: u8) -> bool {

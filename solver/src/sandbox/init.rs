@@ -37,7 +37,7 @@ const SETUP_FAILED: u8 = 125;
 
 /// Why the step's process did not start.
 #[derive(Debug, thiserror::Error)]
-enum InitError {
+pub(super) enum InitError {
     #[error("cannot {what}")]
     Call { what: &'static str, source: io::Error },
     #[error(transparent)]
@@ -50,7 +50,7 @@ enum InitError {
     Zero,
 }
 
-fn call<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> InitError {
+pub(super) fn call<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> InitError {
     move |source| InitError::Call { what, source: source.into() }
 }
 
@@ -132,7 +132,7 @@ fn become_command(
     let mut linux = Linux::new(&plan.scratch, fds);
     apply(&plan.steps, &mut linux).map_err(|error| failed(&error.into()))?;
     let process = &plan.process;
-    let ready = prepare(process, &linux).map_err(|error| failed(&error))?;
+    let ready = prepare(process, linux.fds()).map_err(|error| failed(&error))?;
     let report = Report::Ready { stubs: linux.stubs() };
     wire::send(socket, &report, &[]).map_err(|error| host(&error))?;
     lower(process, &ready.identity, socket)?;
@@ -154,15 +154,15 @@ fn bind(process: &Process) -> Result<(), InitError> {
 }
 
 /// What `execve` needs, made while the process still may everything.
-struct Prepared {
-    identity: Identity,
-    args: Vec<CString>,
-    env: Vec<CString>,
-    path: String,
+pub(super) struct Prepared {
+    pub(super) identity: Identity,
+    pub(super) args: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    pub(super) path: String,
 }
 
 /// Everything between the mounts and the giving up of privileges.
-fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
+pub(super) fn prepare(process: &Process, fds: &[OwnedFd]) -> Result<Prepared, InitError> {
     let identity = identity(
         &process.user,
         &accounts("/etc/passwd").unwrap_or_default(),
@@ -171,7 +171,7 @@ fn prepare(process: &Process, linux: &Linux) -> Result<Prepared, InitError> {
     rustix::process::umask(Mode::from_raw_mode(0o022));
     enter(&process.cwd)?;
     rustix::process::setsid().map_err(call("make a session"))?;
-    stdio(linux, identity.uid).map_err(call("connect the step's output"))?;
+    stdio(fds, identity.uid).map_err(call("connect the step's output"))?;
     sys::close_on_exec_from(3).map_err(call("close descriptors"))?;
 
     let mut env = process.env.clone();
@@ -217,7 +217,7 @@ fn pretend(what: Pretend) -> Result<(Report, Option<OwnedFd>), InitError> {
     }
 }
 
-fn bound(process: &Process) -> Result<(), InitError> {
+pub(super) fn bound(process: &Process) -> Result<(), InitError> {
     for number in caps::missing(process.caps, 63) {
         let one = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::remove_capability_from_bounding_set(one) {
@@ -235,7 +235,7 @@ fn bound(process: &Process) -> Result<(), InitError> {
     Ok(())
 }
 
-fn become_user(process: &Process, identity: &Identity) -> Result<(), InitError> {
+pub(super) fn become_user(process: &Process, identity: &Identity) -> Result<(), InitError> {
     let groups: Vec<nix::unistd::Gid> =
         identity.groups.iter().map(|&gid| nix::unistd::Gid::from_raw(gid)).collect();
     nix::unistd::setgroups(&groups).map_err(call("set the step's groups"))?;
@@ -257,7 +257,7 @@ fn become_user(process: &Process, identity: &Identity) -> Result<(), InitError> 
 
 /// The program that `name` means, as runc looks it up: no shell is tried, and without a slash only
 /// the directories of `PATH` count.
-fn look_up(name: &str, path: &str, cwd: &str) -> Result<CString, Report> {
+pub(super) fn look_up(name: &str, path: &str, cwd: &str) -> Result<CString, Report> {
     let missing =
         |code, why: String| Report::NotStarted { code, text: format!("exec: \"{name}\": {why}") };
     let candidate =
@@ -310,11 +310,11 @@ fn enter(cwd: &str) -> Result<(), InitError> {
 
 /// Standard input ends at once, the outputs are the plan's; all belong to the step's user, so that
 /// it can open `/dev/stdout`.
-fn stdio(linux: &Linux, uid: u32) -> io::Result<()> {
+fn stdio(fds: &[OwnedFd], uid: u32) -> io::Result<()> {
     let (input, _) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     let missing = || io::Error::from(io::ErrorKind::InvalidInput);
-    let output = linux.fds().get(STDOUT).ok_or_else(missing)?;
-    let errors = linux.fds().get(STDERR).ok_or_else(missing)?;
+    let output = fds.get(STDOUT).ok_or_else(missing)?;
+    let errors = fds.get(STDERR).ok_or_else(missing)?;
     rustix::stdio::dup2_stdin(&input)?;
     rustix::stdio::dup2_stdout(output)?;
     rustix::stdio::dup2_stderr(errors)?;
@@ -368,7 +368,7 @@ fn set_limit(limit: Limit) -> Result<(), io::Error> {
 }
 
 /// Makes the step a better victim than rbuild. Only lowering the score needs a privilege.
-fn adjust_oom_score(by: i32) {
+pub(super) fn adjust_oom_score(by: i32) {
     let path = "/proc/self/oom_score_adj";
     let now = std::fs::read_to_string(path).ok().and_then(|it| it.trim().parse::<i32>().ok());
     if let Some(now) = now {
@@ -377,13 +377,13 @@ fn adjust_oom_score(by: i32) {
     }
 }
 
-fn broken(what: &'static str) -> InitError {
+pub(super) fn broken(what: &'static str) -> InitError {
     let source = KernelError::Plan(what);
     InitError::Apply(ApplyError { index: 0, step: String::new(), source })
 }
 
 /// The error as the worker hears it.
-fn failed(error: &InitError) -> Report {
+pub(super) fn failed(error: &InitError) -> Report {
     let user = match error {
         InitError::Identity(_) | InitError::Cwd { .. } | InitError::Zero => true,
         InitError::Apply(error) => matches!(

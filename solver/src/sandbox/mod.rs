@@ -29,6 +29,7 @@ pub mod apply;
 mod cache;
 pub mod caps;
 pub mod cgroup;
+pub(crate) mod chroot;
 pub mod files;
 mod hold;
 pub mod host;

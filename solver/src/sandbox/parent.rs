@@ -86,6 +86,8 @@ pub struct Killer(Arc<Mutex<State>>);
 struct State {
     killed: bool,
     pidfd: Option<OwnedFd>,
+    /// To a supervisor that must not be killed, as nobody else can end the step.
+    socket: Option<UnixStream>,
 }
 
 impl Killer {
@@ -96,6 +98,9 @@ impl Killer {
         if let Some(pidfd) = &state.pidfd {
             // It may have ended by itself just now.
             let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+        }
+        if let Some(socket) = &state.socket {
+            drop(socket.shutdown(std::net::Shutdown::Write));
         }
     }
 
@@ -111,8 +116,17 @@ impl Killer {
         }
     }
 
-    fn disarm(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pidfd = None;
+    /// As a supervisor understands it that ends its step when its socket does.
+    pub(super) fn arm_socket(&self, socket: UnixStream) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).socket = Some(socket);
+        if self.killed() {
+            self.kill();
+        }
+    }
+
+    pub(super) fn disarm(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.pidfd, state.socket) = (None, None);
     }
 }
 

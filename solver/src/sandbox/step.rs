@@ -21,10 +21,11 @@ use super::network::{self, Lease, Networks};
 use super::parent::{self, End, Killer, Outcome, RunError};
 use super::plan::{HostPath, Litter, Plan, Pretend, Process};
 use super::relay::Relay;
-use super::{caps, files, limits};
+use super::{caps, chroot, files, limits};
 use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
 use crate::worker::proto::{
     Answer, Committed, ExecMount, ExecRequest, Failure, FailureKind, FdIndex, LayerId, MountSource,
+    Network,
 };
 
 /// How much readier the kernel is to kill a step than rbuild when memory runs out.
@@ -35,9 +36,19 @@ const FLATTENED: &str = "rbuild: warning: another program listens to the system 
     container already (a container manager, or rbuild within rbuild), so owners cannot be recorded: \
     all files of this step belong to root in the image\n";
 
+/// How the steps of a worker are held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    /// In namespaces, with mounts.
+    Namespaces,
+    /// With neither: see [`super::chroot`].
+    Chroot,
+}
+
 /// What all steps of a worker share.
 #[derive(Debug)]
 pub struct Steps {
+    way: Way,
     store: PathBuf,
     work: PathBuf,
     program: PathBuf,
@@ -61,14 +72,24 @@ impl Steps {
     /// # Errors
     ///
     /// If `work` cannot be made.
-    pub fn new(store: &Path, work: &Path, network: &network::Options) -> io::Result<Self> {
+    pub fn new(
+        store: &Path,
+        work: &Path,
+        network: &network::Options,
+        way: Way,
+    ) -> io::Result<Self> {
         for dir in ["mnt", "files", "relays"] {
             fs::create_dir_all(work.join(dir))?;
         }
         Ok(Self {
+            way,
             store: store.to_owned(),
             work: work.to_owned(),
-            program: program(&work.join("program")),
+            program: match way {
+                Way::Namespaces => program(&work.join("program")),
+                // A step has no /proc that leads to it.
+                Way::Chroot => PathBuf::from("/proc/self/exe"),
+            },
             generated: Mutex::default(),
             networks: Networks::new(network.clone()),
             holder: Holder::default(),
@@ -89,7 +110,14 @@ impl Steps {
         killer: &Killer,
     ) -> Result<Answer, Failure> {
         let mut held = Held::default();
-        let network = self.networks.lease(request.network, request.insecure).map_err(|error| {
+        let asked = match (self.way, request.network) {
+            // There is the container's network, and the build has said so.
+            (Way::Chroot, Network::Default) if self.networks.is_a_matter_of_choice() => {
+                Network::Host
+            }
+            (_, network) => network,
+        };
+        let network = self.networks.lease(asked, request.insecure).map_err(|error| {
             let text = format!("cannot make the network of a step: {error}");
             Failure { kind: FailureKind::Host, text }
         })?;
@@ -132,6 +160,10 @@ impl Steps {
             passed.push(door);
             passed.len() - 1
         });
+        if self.way == Way::Chroot {
+            let step = (&layout, process, cgroup);
+            return self.run_without_mounts(request.network, step, &passed, killer, held);
+        }
         let plan = Plan {
             scratch: self.work.join("mnt").into(),
             network: namespace,
@@ -150,10 +182,32 @@ impl Steps {
         if outcome.unanswered && plan.process.pretend == Pretend::Ids {
             let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());
         }
-        if let End::NotStarted(_, text) = &outcome.end {
-            // Where the step's own words would have gone.
-            let _ = rustix::io::write(passed[STDERR], format!("{text}\n").as_bytes());
+        tell(&outcome, passed[STDERR]);
+        Ok(outcome)
+    }
+
+    fn run_without_mounts(
+        &self,
+        network: Network,
+        (layout, process, cgroup): (&Layout, Process, Option<usize>),
+        passed: &[BorrowedFd<'_>],
+        killer: &Killer,
+        held: &Held,
+    ) -> Result<Outcome, Failure> {
+        let root = held.root.as_ref().ok_or_else(|| bug("a step without a root"))?;
+        let step = chroot::Step {
+            program: &self.program,
+            hold: root.0.make_dir("hold").map_err(|it| it.to_failure())?,
+            layout,
+            process,
+            cgroup,
+            network: network != Network::None,
+        };
+        if killer.killed() {
+            return Ok(Outcome::cancelled());
         }
+        let outcome = chroot::run(&step, passed, killer).map_err(|error| refused(&error))?;
+        tell(&outcome, passed[STDERR]);
         Ok(outcome)
     }
 
@@ -258,6 +312,13 @@ impl Steps {
             .map_err(|error| host(&WriteError { path: path.clone(), source: error }))?;
         known.insert(text, path.clone());
         Ok(path.into())
+    }
+}
+
+/// Says why there was no process where its own words would have gone.
+fn tell(outcome: &Outcome, errors: BorrowedFd<'_>) {
+    if let End::NotStarted(_, text) = &outcome.end {
+        let _ = rustix::io::write(errors, format!("{text}\n").as_bytes());
     }
 }
 

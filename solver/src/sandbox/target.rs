@@ -135,7 +135,7 @@ impl Target {
 }
 
 /// Gives a directory the times that it had.
-fn restore_times(dir: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
+pub(super) fn restore_times(dir: &OwnedFd, stat: &Stat) -> Result<(), Errno> {
     use std::os::fd::AsRawFd as _;
     let times = times(stat);
     // An `O_PATH` descriptor takes no times itself.
@@ -162,7 +162,8 @@ fn mount_id(fd: &OwnedFd) -> Result<u64, KernelError> {
         .map_err(call("statx(2)"))
 }
 
-fn real_path(fd: &OwnedFd) -> Result<PathBuf, KernelError> {
+/// Where a descriptor leads to, from the caller's root.
+pub(super) fn real_path(fd: &OwnedFd) -> Result<PathBuf, KernelError> {
     use std::os::fd::AsRawFd as _;
     let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
     std::fs::read_link(name).map_err(|source| KernelError::Call {

@@ -1,6 +1,7 @@
 //! Trees for steps: made before, kept or thrown away after.
 
 use std::os::fd::AsFd as _;
+use std::path::PathBuf;
 
 use rbuild_store::entry::{Entry, Kind};
 
@@ -29,6 +30,16 @@ impl Prepared {
     /// What to mount.
     pub fn rootfs(&self) -> &Rootfs {
         &self.rootfs
+    }
+
+    /// Makes an empty directory beside the tree, on the same file system, which goes with it.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub fn make_dir(&self, name: &str) -> Result<PathBuf, Error> {
+        self.work.make(name)?;
+        Ok(self.work.path.join(name))
     }
 }
 

@@ -75,17 +75,20 @@ pub enum Rung {
     Userns,
     /// A user namespace with one id; all others are pretended.
     UsernsSingle,
+    /// No namespace: a directory as root, and a fence around it.
+    Chroot,
 }
 
 impl Rung {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Userns, Self::UsernsSingle];
+    pub const ALL: [Self; 3] = [Self::Userns, Self::UsernsSingle, Self::Chroot];
 
     /// As `--isolation` has it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Userns => "userns",
             Self::UsernsSingle => "userns-single",
+            Self::Chroot => "chroot",
         }
     }
 }
@@ -280,15 +283,16 @@ fn handshake(
         let got = wire::receive::<Boot>(socket.as_fd()).map_err(lost)?;
         got.map(|it| it.0).ok_or(LaunchError::Lost(None))
     };
-    wire::send(socket.as_fd(), setup, &[]).map_err(lost)?;
-    match answer()? {
-        Boot::Unshared => {}
-        Boot::Ready { .. } => return Err(LaunchError::Lost(None).into()),
-        Boot::Refused(refusal) => return Err(Failed::Refused(refusal)),
-    }
-    let key = match rung {
-        Rung::Userns => write_maps(pid),
-        Rung::UsernsSingle => write_single(&pid.to_string(), own_ids()),
+    let setup = Setup { isolation: Wanted::Only(rung), ..setup.clone() };
+    wire::send(socket.as_fd(), &setup, &[]).map_err(lost)?;
+    let key = match (answer()?, rung) {
+        (Boot::Unshared, Rung::Userns) => write_maps(pid),
+        (Boot::Unshared, Rung::UsernsSingle) => write_single(&pid.to_string(), own_ids()),
+        (Boot::Ready { overlay, why_plain }, Rung::Chroot) => {
+            return Ok((MapName::Root, overlay, why_plain));
+        }
+        (Boot::Refused(refusal), _) => Err(refusal),
+        (Boot::Unshared | Boot::Ready { .. }, _) => return Err(LaunchError::Lost(None).into()),
     };
     let key = key.map_err(Failed::Refused)?;
     wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;

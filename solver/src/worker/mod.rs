@@ -14,6 +14,7 @@ pub mod wire;
 
 /// Runs a hidden command if `args` (the process's own, its name included) ask for one: `worker`,
 /// `init`, `probe` or `helper` alone, with a socket as standard input. To be called before anything else in `main`.
+/// `init`, `cell` or `helper` alone, with a socket as standard input. To be called before anything else in `main`.
 pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
     let [_, command] = args else {
         return None;
@@ -25,6 +26,8 @@ pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
         crate::sandbox::init::main
     } else if command == "probe" {
         crate::sandbox::probe::main
+    } else if command == "cell" {
+        crate::sandbox::chroot::main
     } else if command == "helper" {
         crate::sandbox::network::helper::main
     } else {

@@ -17,12 +17,12 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use super::launch::{Boot, Mapped, Refusal, Setup, Snapshotter, driver};
+use super::launch::{Boot, MapName, Mapped, Refusal, Rung, Setup, Snapshotter, Wanted, driver};
 use super::proto::{Answer, Content, Failure, FailureKind, Request, Root};
 use super::wire::{self, WireError};
 use crate::sandbox::parent::Killer;
-use crate::sandbox::step::Steps;
-use crate::sandbox::sys;
+use crate::sandbox::step::{Steps, Way};
+use crate::sandbox::{chroot, sys};
 use crate::snapshot::{LayerStore, Source};
 
 /// A request with its number.
@@ -77,6 +77,9 @@ fn refused<E: Into<io::Error>>(call: &'static str) -> impl Fn(E) -> Stop {
 
 /// Enters the namespaces; the process has one thread until it returns.
 fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
+    if setup.isolation == Wanted::Only(Rung::Chroot) {
+        return stay(setup).map(Some);
+    }
     // So that the build process, an ordinary user, may write our maps.
     rustix::process::set_dumpable_behavior(DumpableBehavior::Dumpable)
         .map_err(refused("prctl(PR_SET_DUMPABLE)"))?;
@@ -102,7 +105,8 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
 
     let work = scratch(&setup.store)?;
     let steps =
-        Steps::new(&setup.store, &work, &setup.network).map_err(refused("mkdir(2) in a tmpfs"))?;
+        Steps::new(&setup.store, &work, &setup.network, Way::Namespaces)
+            .map_err(refused("mkdir(2) in a tmpfs"))?;
     let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
     let store = Store::attach(path).map_err(|error| unusable(&error))?;
     let (overlay, why_plain) = choose(setup, &store)?;
@@ -110,6 +114,33 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     let ownership = mapped.key.ownership();
     let layers = LayerStore::of(Arc::new(store), key, ownership, driver(overlay));
     Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay, why_plain }))
+}
+
+/// The worker of a place without namespaces, if it allows what the rung `chroot` needs.
+fn stay(setup: &Setup) -> Result<Worker, Stop> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
+    if setup.snapshotter == Snapshotter::Overlay {
+        let detail = "the rung `chroot` cannot mount".to_owned();
+        let call = "an overlay in the store".to_owned();
+        return Err(Stop::Refused(Refusal { call, errno: 0, detail }));
+    }
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
+    let store = Arc::new(Store::attach(path).map_err(|error| unusable(&error))?);
+    let work = store.temp().path("worker").map_err(|error| unusable(&error))?;
+    fs::create_dir_all(&work).map_err(refused("mkdir(2) in the store"))?;
+    chroot::allowed_in(&work).map_err(Stop::Refused)?;
+    let steps = Steps::new(store.root(), &work, &setup.network, Way::Chroot)
+        .map_err(refused("mkdir(2) in the store"))?;
+    let key = MapName::Root;
+    let layers = LayerStore::of(store, key.key(), key.ownership(), driver(false));
+    Ok(Worker {
+        steps: Arc::new(steps),
+        layers: Arc::new(layers),
+        overlay: false,
+        why_plain: None,
+    })
 }
 
 fn unusable(error: &StoreError) -> Stop {

@@ -119,6 +119,11 @@ impl Networks {
         Self { options, state: Mutex::default() }
     }
 
+    /// Whether nobody has asked for a network by name.
+    pub fn is_a_matter_of_choice(&self) -> bool {
+        self.options.backend == Backend::Auto
+    }
+
     /// The network of a step that asks for `network`. A step with `all` capabilities can change it,
     /// and so nobody has it afterwards.
     ///

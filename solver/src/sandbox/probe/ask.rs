@@ -142,9 +142,7 @@ impl Place<'_> {
             Question::PivotRoot => self.pivot(),
             Question::FreshProc => self.fresh_proc(),
             Question::Listener => listener(),
-            Question::Chroot => {
-                rustix::process::chroot(self.mount_point).map_err(refused("chroot(2)"))
-            }
+            Question::Chroot => crate::sandbox::chroot::allowed(),
             Question::Overlay => self.overlay(),
             Question::Reflink => self.reflink(),
             Question::Attributes => self.attributes(),

@@ -209,6 +209,7 @@ impl Answers {
         let ids = match rung {
             Rung::Userns => Question::IdRange,
             Rung::UsernsSingle => Question::OneId,
+            Rung::Chroot => return self.get(Question::Chroot),
         };
         let needed = [Question::UserNamespace, ids, Question::Mounts, Question::Namespaces];
         needed.into_iter().try_for_each(|it| self.get(it))

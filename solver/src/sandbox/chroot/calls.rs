@@ -1,0 +1,330 @@
+//! The calls that the keeper of a step is asked about, and the filter that has the kernel ask. Pure.
+//!
+//! Each question costs two switches of context, so nothing is asked that cannot be about a file of
+//! the kernel: not what is open already, nor what is found from an open directory, nor what makes a
+//! new file, nor what looks at a link itself.
+
+use crate::sandbox::seccomp::Arch;
+use crate::sandbox::sys::Instruction;
+
+use super::fence::Reach;
+
+/// What a call is, and where in its arguments things are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Call {
+    /// open(2).
+    Open { dir: Option<usize>, path: usize, flags: usize },
+    /// openat2(2), whose flags the filter cannot see.
+    OpenHow,
+    /// stat(2).
+    Stat { dir: Option<usize>, path: usize, out: usize, flags: Option<usize> },
+    /// statx(2).
+    Statx,
+    /// access(2).
+    Access { dir: Option<usize>, path: usize, mode: usize },
+    /// readlink(2).
+    ReadLink { dir: Option<usize>, path: usize },
+    /// chdir(2).
+    ChangeDir,
+    /// uname(2).
+    Names,
+    /// A call about the process whose number is this argument; 0 is the caller.
+    Process { pid: usize },
+    /// A call about a process, a group or a user (argument 1), by its kind (argument 0), of which
+    /// this number is a process and the next one a group.
+    Kind { process: u64 },
+}
+
+/// `faccessat2` and `sched_setattr`, for which the C library's names are newer than its list.
+const FACCESSAT2: i64 = 439;
+
+/// The calls of this machine's own interface.
+pub(super) fn native(reach: Reach) -> Vec<(i64, Call)> {
+    let process = Call::Process { pid: 0 };
+    let mut calls = vec![
+        (libc::SYS_openat, Call::Open { dir: Some(0), path: 1, flags: 2 }),
+        (libc::SYS_openat2, Call::OpenHow),
+        (libc::SYS_newfstatat, Call::Stat { dir: Some(0), path: 1, out: 2, flags: Some(3) }),
+        (libc::SYS_statx, Call::Statx),
+        (libc::SYS_faccessat, Call::Access { dir: Some(0), path: 1, mode: 2 }),
+        (FACCESSAT2, Call::Access { dir: Some(0), path: 1, mode: 2 }),
+        (libc::SYS_readlinkat, Call::ReadLink { dir: Some(0), path: 1 }),
+        (libc::SYS_chdir, Call::ChangeDir),
+        (libc::SYS_uname, Call::Names),
+        (libc::SYS_prlimit64, process),
+        (libc::SYS_sched_setparam, process),
+        (libc::SYS_sched_setscheduler, process),
+        (libc::SYS_sched_setaffinity, process),
+        (libc::SYS_sched_setattr, process),
+        (libc::SYS_setpriority, Call::Kind { process: 0 }),
+        (libc::SYS_ioprio_set, Call::Kind { process: 1 }),
+    ];
+    calls.extend(old());
+    if reach == Reach::Everybody {
+        let signals = [
+            libc::SYS_kill,
+            libc::SYS_tkill,
+            libc::SYS_tgkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::SYS_pidfd_open,
+        ];
+        calls.extend(signals.map(|it| (it, process)));
+    }
+    calls
+}
+
+/// Calls that newer machines no longer have.
+#[cfg(target_arch = "x86_64")]
+fn old() -> Vec<(i64, Call)> {
+    vec![
+        (libc::SYS_open, Call::Open { dir: None, path: 0, flags: 1 }),
+        (libc::SYS_stat, Call::Stat { dir: None, path: 0, out: 1, flags: None }),
+        (libc::SYS_access, Call::Access { dir: None, path: 0, mode: 1 }),
+        (libc::SYS_readlink, Call::ReadLink { dir: None, path: 0 }),
+    ]
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn old() -> Vec<(i64, Call)> {
+    Vec::new()
+}
+
+const ALLOW: u32 = 0x7fff_0000;
+const NOTIFY: u32 = 0x7fc0_0000;
+const FORBID: u32 = errno(libc::EPERM as u32);
+const UNKNOWN: u32 = errno(libc::ENOSYS as u32);
+const NO_FAMILY: u32 = errno(libc::EAFNOSUPPORT as u32);
+
+const fn errno(number: u32) -> u32 {
+    0x0005_0000 | number
+}
+
+/// `O_CREAT | O_EXCL`: makes a file or fails.
+const NEW: u32 = 0o300;
+
+/// `AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH`.
+const ITSELF: u32 = 0x1100;
+
+/// Address families that lead to other machines: IPv4, IPv6, the kernel's own (16), packets.
+const FAMILIES: [u32; 4] = [2, 10, 16, 17];
+
+/// Offsets in the kernel's `struct seccomp_data`.
+const NUMBER: u32 = 0;
+const ARCH: u32 = 4;
+const ARG0: u32 = 16;
+
+/// The audit numbers of the native interface and the 32-bit one.
+const fn interfaces(arch: Arch) -> (u32, u32) {
+    match arch {
+        Arch::X86_64 => (0xc000_003e, 0x4000_0003),
+        Arch::Aarch64 => (0xc000_00b7, 0x4000_0028),
+    }
+}
+
+/// Calls of the 32-bit interfaces about other processes: `prlimit64`, `sched_set*`, `setpriority`,
+/// `ioprio_set`. Nobody is asked: they are for the caller itself, or fail.
+const fn narrow(arch: Arch) -> [(u32, usize); 7] {
+    match arch {
+        Arch::X86_64 => [(340, 0), (154, 0), (156, 0), (241, 0), (351, 0), (97, 1), (289, 1)],
+        Arch::Aarch64 => [(369, 0), (154, 0), (156, 0), (241, 0), (380, 0), (97, 1), (314, 1)],
+    }
+}
+
+/// socket(2) and socketcall(2) of the 32-bit interfaces.
+const fn narrow_sockets(arch: Arch) -> [u32; 2] {
+    match arch {
+        Arch::X86_64 => [359, 102],
+        Arch::Aarch64 => [281, 102],
+    }
+}
+
+/// The filter of a step. `listens` is whether there is somebody to ask; `network` whether it may
+/// talk to other machines.
+pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruction> {
+    let (native_arch, narrow_arch) = interfaces(Arch::HERE);
+    let mut body = vec![load(NUMBER)];
+    if Arch::HERE == Arch::X86_64 {
+        // x32: a step has no use for it, and the numbers would be others.
+        body.extend([jump(0x45, 0x4000_0000, 0, 1), ret(UNKNOWN)]);
+    }
+    let mut add = |number: i64, answer: Vec<Instruction>| {
+        if let (Ok(number), Ok(skip)) = (u32::try_from(number), u8::try_from(answer.len())) {
+            body.push(jump(0x15, number, 0, skip));
+            body.extend(answer);
+        }
+    };
+    for (number, call) in native(reach) {
+        add(number, verdict(call, listens));
+    }
+    if !network {
+        add(libc::SYS_socket, one_of(&FAMILIES, NO_FAMILY));
+    }
+    body.push(ret(ALLOW));
+
+    let mut program = vec![load(ARCH), jump(0x15, native_arch, 1, 0)];
+    program.push(op(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX)));
+    program.extend(body);
+    program.extend([jump(0x15, narrow_arch, 1, 0), ret(ALLOW), load(NUMBER)]);
+    for (number, pid) in narrow(Arch::HERE) {
+        program.extend([jump(0x15, number, 0, 4), load(arg(pid)), jump(0x15, 0, 0, 1)]);
+        program.extend([ret(ALLOW), ret(FORBID)]);
+    }
+    if !network {
+        for number in narrow_sockets(Arch::HERE) {
+            program.extend([jump(0x15, number, 0, 1), ret(NO_FAMILY)]);
+        }
+    }
+    program.push(ret(ALLOW));
+    program
+}
+
+/// What becomes of a call; the program ends with it.
+fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
+    let ask = if listens { NOTIFY } else { ALLOW };
+    let here = |dir: Option<usize>| -> Vec<Instruction> {
+        let cwd = libc::AT_FDCWD.cast_unsigned();
+        dir.map_or_else(Vec::new, |dir| vec![load(arg(dir)), jump(0x15, cwd, 1, 0), ret(ALLOW)])
+    };
+    let followed = |mut program: Vec<Instruction>, flags: usize| {
+        program.extend([load(arg(flags)), jump(0x45, ITSELF, 0, 1), ret(ALLOW), ret(ask)]);
+        program
+    };
+    match call {
+        Call::Open { dir, flags, .. } => {
+            let mut program = here(dir);
+            program.extend([load(arg(flags)), op(0x54, NEW), jump(0x15, NEW, 0, 1)]); // A &= K
+            program.extend([ret(ALLOW), ret(ask)]);
+            program
+        }
+        Call::Stat { dir, flags: Some(flags), .. } => followed(here(dir), flags),
+        Call::Statx => followed(here(Some(0)), 2),
+        Call::Stat { dir, flags: None, .. }
+        | Call::Access { dir, .. }
+        | Call::ReadLink { dir, .. } => {
+            let mut program = here(dir);
+            program.push(ret(ask));
+            program
+        }
+        Call::OpenHow | Call::ChangeDir | Call::Names => vec![ret(ask)],
+        Call::Process { pid } => about(pid, listens),
+        Call::Kind { .. } => about(1, listens),
+    }
+}
+
+/// What is about another process is asked about, or refused where nobody can be asked.
+fn about(pid: usize, listens: bool) -> Vec<Instruction> {
+    let other = if listens { NOTIFY } else { FORBID };
+    vec![load(arg(pid)), jump(0x15, 0, 0, 1), ret(ALLOW), ret(other)]
+}
+
+/// `yes` if the first argument is among `values`; otherwise the call is allowed.
+fn one_of(values: &[u32], yes: u32) -> Vec<Instruction> {
+    let mut program = vec![load(ARG0)];
+    for (index, &value) in values.iter().enumerate() {
+        let rest = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
+        program.push(jump(0x15, value, rest, 0));
+    }
+    program.extend([ret(ALLOW), ret(yes)]);
+    program
+}
+
+/// Offset of the low half of an argument, on the little-endian machines that we run on.
+fn arg(index: usize) -> u32 {
+    ARG0 + 8 * u32::try_from(index).unwrap_or(0)
+}
+
+const fn load(offset: u32) -> Instruction {
+    op(0x20, offset)
+}
+
+const fn ret(value: u32) -> Instruction {
+    op(0x06, value)
+}
+
+const fn op(code: u16, k: u32) -> Instruction {
+    Instruction { code, jt: 0, jf: 0, k }
+}
+
+const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
+    Instruction { code, jt, jf, k }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel would.
+    fn run(program: &[Instruction], arch: u32, number: i64, args: [u32; 4]) -> u32 {
+        let (mut at, mut a) = (0, 0);
+        loop {
+            let Instruction { code, jt, jf, k } = program[at];
+            at += 1;
+            let take = |yes: bool| usize::from(if yes { jt } else { jf });
+            match code {
+                0x20 => {
+                    a = match k {
+                        NUMBER => u32::try_from(number).unwrap(),
+                        ARCH => arch,
+                        offset => args[(offset as usize - 16) / 8],
+                    }
+                }
+                0x54 => a &= k,
+                0x05 => at += k as usize,
+                0x15 => at += take(a == k),
+                0x45 => at += take(a & k != 0),
+                0x06 => return k,
+                other => panic!("instruction {other:#x}"),
+            }
+        }
+    }
+
+    const HERE: u32 = libc::AT_FDCWD.cast_unsigned();
+
+    #[test]
+    fn asks_about_what_can_be_a_file_of_the_kernel() {
+        let (arch, _) = interfaces(Arch::HERE);
+        let program = filter(Reach::Step, true, true);
+        let run = |number, args| run(&program, arch, number, args);
+        assert_eq!(run(libc::SYS_openat, [HERE, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_openat, [HERE, 0, 0o101, 0]), NOTIFY, "/dev/stdout");
+        assert_eq!(run(libc::SYS_openat, [HERE, 0, 0o301, 0]), ALLOW, "a new file");
+        assert_eq!(run(libc::SYS_openat, [7, 0, 0, 0]), ALLOW, "in an open directory");
+        assert_eq!(run(libc::SYS_newfstatat, [HERE, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_newfstatat, [HERE, 0, 0, 0x100]), ALLOW, "lstat");
+        assert_eq!(run(libc::SYS_newfstatat, [3, 0, 0, 0x1000]), ALLOW, "fstat");
+        assert_eq!(run(libc::SYS_statx, [HERE, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_statx, [HERE, 0, 0x100, 0]), ALLOW);
+        assert_eq!(run(libc::SYS_readlinkat, [HERE, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_write, [0; 4]), ALLOW);
+        assert_eq!(run(libc::SYS_socket, [2, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn other_processes_are_asked_about() {
+        let (arch, narrow) = interfaces(Arch::HERE);
+        let program = filter(Reach::Step, true, true);
+        assert_eq!(run(&program, arch, libc::SYS_prlimit64, [0; 4]), ALLOW);
+        assert_eq!(run(&program, arch, libc::SYS_prlimit64, [5, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(&program, arch, libc::SYS_setpriority, [0, 5, 0, 0]), NOTIFY);
+        assert_eq!(run(&program, arch, libc::SYS_kill, [5, 0, 0, 0]), ALLOW, "Landlock's business");
+        assert_eq!(run(&program, narrow, 97, [0, 5, 0, 0]), FORBID);
+        assert_eq!(run(&program, narrow, 97, [0, 0, 0, 0]), ALLOW);
+        let program = filter(Reach::Everybody, true, true);
+        assert_eq!(run(&program, arch, libc::SYS_kill, [5, 0, 0, 0]), NOTIFY);
+        let alone = filter(Reach::Everybody, false, true);
+        assert_eq!(run(&alone, arch, libc::SYS_kill, [5, 0, 0, 0]), FORBID);
+        assert_eq!(run(&alone, arch, libc::SYS_openat, [HERE, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn without_a_network_sockets_have_paths() {
+        let (arch, narrow) = interfaces(Arch::HERE);
+        let program = filter(Reach::Step, true, false);
+        assert_eq!(run(&program, arch, libc::SYS_socket, [1, 0, 0, 0]), ALLOW);
+        for family in FAMILIES {
+            assert_eq!(run(&program, arch, libc::SYS_socket, [family, 0, 0, 0]), NO_FAMILY);
+        }
+        assert_eq!(run(&program, narrow, 102, [1, 0, 0, 0]), NO_FAMILY);
+    }
+}

@@ -1,0 +1,386 @@
+//! `rbuild cell`: the keeper of one step, and the step's process until it becomes the command.
+//!
+//! The keeper has one thread. It lives as long as the step and what the step leaves behind, and
+//! ends all of that when the command has ended, when the worker hangs up, or when it is told to.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::{PidfdFlags, WaitOptions};
+use rustix::thread::CapabilitySet;
+
+use super::fence::{self, Reach};
+use super::serve::{Served, Server, memory};
+use super::{Cell, Secret, WITHHELD, calls};
+use crate::sandbox::init::{self, InitError};
+use crate::sandbox::plan::{Process, Report};
+use crate::sandbox::sys::{self, Ended, Fork, Listener};
+use crate::sandbox::{caps, seccomp};
+use crate::worker::wire::{self, WireError};
+
+/// Exit status of a keeper that could not do its work; the worker hears why by message.
+const SETUP_FAILED: u8 = 125;
+
+/// Most bytes of a secret: BuildKit's own limit for one is 500 KiB.
+const MAX_SECRET_BYTES: usize = 16 << 20;
+
+/// The hidden command.
+pub(crate) fn main() -> ExitCode {
+    match keep() {
+        Ok(code) => code,
+        // Nobody is left to tell: the worker sees the closed socket.
+        Err(_) => ExitCode::from(SETUP_FAILED),
+    }
+}
+
+fn keep() -> Result<ExitCode, WireError> {
+    let worker = sys::take_stdin()?;
+    let Some((cell, fds)) = wire::receive::<Cell>(worker.as_fd())? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    match start(&cell, fds) {
+        Ok(Side::Keeper(keeper)) => {
+            let report = keeper.watch(worker.as_fd());
+            wire::send(worker.as_fd(), &report, &[])?;
+            Ok(ExitCode::SUCCESS)
+        }
+        // Of the step's process: the keeper has heard it.
+        Ok(Side::Step) => Ok(ExitCode::from(SETUP_FAILED)),
+        Err(error) => {
+            wire::send(worker.as_fd(), &init::failed(&error), &[])?;
+            Ok(ExitCode::from(SETUP_FAILED))
+        }
+    }
+}
+
+/// Which process this is after the fork.
+enum Side {
+    Keeper(Keeper),
+    /// The step's process, which could not become its command.
+    Step,
+}
+
+/// The keeper of a step that has been started.
+struct Keeper {
+    /// The step's first process.
+    pid: i32,
+    process: OwnedFd,
+    /// Where that tells of itself until it becomes the command.
+    told: OwnedFd,
+    reach: Reach,
+    served: Option<Served>,
+    server: Option<Server>,
+    /// What went wrong with it.
+    failure: Option<Report>,
+    /// Whether nobody can be asked.
+    unanswered: bool,
+}
+
+/// Makes the process. Where all goes well it returns in the keeper only: the other process has
+/// become the command.
+fn start(cell: &Cell, fds: Vec<OwnedFd>) -> Result<Side, InitError> {
+    init::adjust_oom_score(cell.process.oom_score_adjust);
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
+        .map_err(init::call("become the reaper of the step"))?;
+    let reach = fence::keep_to_own();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(cell.root.as_path(), flags, Mode::empty())
+        .map_err(init::call("open the step's tree"))?;
+    let secrets = secrets(cell, &root, &fds).map_err(init::call("hold a secret in memory"))?;
+    let (told, tells) = UnixStream::pair().map_err(init::call("make a socket"))?;
+    let forked = sys::fork_single_threaded().map_err(init::call("fork the step's process"))?;
+    match forked {
+        Fork::Child => {
+            drop((told, secrets));
+            let tells = OwnedFd::from(tells);
+            let Err(report) = become_command(cell, reach, &root, &fds, tells.as_fd());
+            // A keeper that is gone ends this process as well.
+            drop(wire::send(tells.as_fd(), &report, &[]));
+            Ok(Side::Step)
+        }
+        Fork::Parent(pid) => {
+            let number = rustix::process::Pid::from_raw(pid);
+            let number = number.ok_or_else(|| init::broken("no process"))?;
+            let process = rustix::process::pidfd_open(number, PidfdFlags::empty())
+                .map_err(init::call("watch the step's process"))?;
+            let (nodes, hostname) = (cell.nodes, cell.hostname.clone());
+            let served = Some(Served { root, nodes, secrets, hostname, reach });
+            let (server, failure, unanswered, told) = (None, None, false, told.into());
+            Ok(Side::Keeper(Keeper {
+                pid,
+                process,
+                told,
+                reach,
+                served,
+                server,
+                failure,
+                unanswered,
+            }))
+        }
+    }
+}
+
+/// Puts secrets into files in memory that cannot be written to, and makes their places as large.
+fn secrets(cell: &Cell, root: &OwnedFd, fds: &[OwnedFd]) -> io::Result<Vec<(Secret, OwnedFd)>> {
+    let mut all = Vec::new();
+    for secret in &cell.secrets {
+        let source = fds.get(secret.from).ok_or_else(|| io::Error::from(Errno::BADF))?;
+        let bytes = read_all(source)?;
+        let file = memory("secret", &bytes)?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(secret.mode))?;
+        let owner = (rustix::fs::Uid::from_raw(secret.uid), rustix::fs::Gid::from_raw(secret.gid));
+        rustix::fs::fchown(&file, Some(owner.0), Some(owner.1))?;
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let place = rustix::fs::openat(root, secret.path.as_path(), flags, Mode::empty())?;
+        rustix::fs::ftruncate(&place, bytes.len() as u64)?;
+        rustix::fs::fchown(&place, Some(owner.0), Some(owner.1))?;
+        all.push((secret.clone(), file));
+    }
+    Ok(all)
+}
+
+/// All of a file or pipe. Where a file was read to before does not matter: other steps may read the
+/// same open file.
+fn read_all(from: &OwnedFd) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 16 << 10]);
+    loop {
+        let got = match rustix::io::pread(from, &mut buffer, bytes.len() as u64) {
+            Err(Errno::SPIPE) => rustix::io::read(from, &mut buffer)?,
+            other => other?,
+        };
+        bytes.extend_from_slice(&buffer[..got]);
+        if got == 0 {
+            return Ok(bytes);
+        }
+        if bytes.len() > MAX_SECRET_BYTES {
+            return Err(Errno::FBIG.into());
+        }
+    }
+}
+
+fn become_command(
+    cell: &Cell,
+    reach: Reach,
+    root: &OwnedFd,
+    fds: &[OwnedFd],
+    keeper: BorrowedFd<'_>,
+) -> Result<Infallible, Report> {
+    let process = &cell.process;
+    let failed = |error: InitError| init::failed(&error);
+    let enter = || -> Result<init::Prepared, InitError> {
+        rustix::process::fchdir(root).map_err(init::call("enter the step's tree"))?;
+        rustix::process::chroot(".").map_err(init::call("make the tree the root"))?;
+        rustix::process::chdir("/").map_err(init::call("enter the root"))?;
+        let ready = init::prepare(process, fds)?;
+        fence::confine(root).map_err(init::call("fence the step in"))?;
+        Ok(ready)
+    };
+    let ready = enter().map_err(failed)?;
+    lower(cell, reach, keeper)?;
+    init::become_user(&withheld(process), &ready.identity).map_err(failed)?;
+    let program = init::look_up(&process.args[0], &ready.path, &process.cwd)?;
+    let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
+    let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
+    sys::reset_signals();
+    let error = sys::execute(&program, &args, &env);
+    let text = format!("exec {}: {error}", program.to_string_lossy());
+    Err(Report::NotStarted { code: 126, text })
+}
+
+/// Gives up what the step must not have, but for its ids and what goes with them.
+fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<(), Report> {
+    let failed = |what| move |error: io::Error| init::failed(&init::call(what)(error));
+    // Without a privilege that is never had here a filter asks for it; and with it no program has
+    // more rights than who starts it.
+    rustix::thread::set_no_new_privs(true)
+        .map_err(|errno| failed("set no_new_privs")(errno.into()))?;
+    let caps = withheld(&cell.process).caps;
+    for number in caps::missing(caps, caps::LAST) {
+        let one = CapabilitySet::from_bits_retain(1 << number);
+        // Whoever may not change the bounds has none to lose: no program gives more rights.
+        let _ = rustix::thread::remove_capability_from_bounding_set(one);
+    }
+    if cell.process.filtered {
+        let filter = seccomp::filter(seccomp::Arch::HERE, caps);
+        sys::install_filter(&filter, Listener::None)
+            .map_err(failed("install the system call filter"))?;
+    }
+    let filter = |listens| calls::filter(reach, listens, cell.network);
+    let what = "install the filter that asks the keeper";
+    match sys::install_filter(&filter(true), Listener::New) {
+        Ok(listener) => {
+            let fds: Vec<_> = listener.iter().map(OwnedFd::as_fd).collect();
+            wire::send(keeper, &Report::Listener, &fds)
+                .map_err(|error| failed(what)(io::Error::other(error)))
+        }
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+            sys::install_filter(&filter(false), Listener::None).map_err(failed(what))?;
+            wire::send(keeper, &Report::Unanswered, &[])
+                .map_err(|error| failed(what)(io::Error::other(error)))
+        }
+        Err(error) => Err(failed(what)(error)),
+    }
+}
+
+/// The process with the capabilities that it has on this rung.
+fn withheld(process: &Process) -> Process {
+    Process { caps: process.caps & !WITHHELD, ..process.clone() }
+}
+
+impl Keeper {
+    /// Follows the step to its end, and sees to it that nothing of it is left.
+    fn watch(mut self, worker: BorrowedFd<'_>) -> Report {
+        let hung_up = self.follow(worker).is_err();
+        // What it said last.
+        self.hear_out();
+        if hung_up {
+            self.end_all();
+        }
+        let ended = sys::wait_for(self.pid);
+        self.end_all();
+        if self.unanswered {
+            drop(wire::send(worker, &Report::Unanswered, &[]));
+        }
+        match (self.failure.take(), ended) {
+            (Some(report @ Report::Failed { .. }), _) => report,
+            (Some(report), Ok(ended)) => {
+                drop(wire::send(worker, &report, &[]));
+                report_of(ended)
+            }
+            (None, Ok(ended)) => report_of(ended),
+            (_, Err(error)) => init::failed(&init::call("wait for the step's process")(error)),
+        }
+    }
+
+    /// Answers calls until the command has ended; an error if the worker hung up before.
+    fn follow(&mut self, worker: BorrowedFd<'_>) -> Result<(), ()> {
+        let mut hears = true;
+        loop {
+            let mut fds = vec![
+                PollFd::from_borrowed_fd(worker, PollFlags::IN),
+                PollFd::new(&self.process, PollFlags::IN),
+            ];
+            let told = if hears { PollFlags::IN } else { PollFlags::empty() };
+            fds.push(PollFd::new(&self.told, told));
+            if let Some(server) = &self.server {
+                fds.push(PollFd::from_borrowed_fd(server.listener(), PollFlags::IN));
+            }
+            match poll(&mut fds, None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return Err(()),
+            }
+            let found: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            // First, as it is what there is most of.
+            if found.get(3).is_some_and(|it| it.contains(PollFlags::IN)) {
+                if let Some(server) = &self.server
+                    && !server.answer_next()
+                {
+                    self.server = None;
+                }
+                if found[0].is_empty() && found[1].is_empty() {
+                    continue;
+                }
+            }
+            if !found[0].is_empty() {
+                return Err(());
+            }
+            if hears && !found[2].is_empty() {
+                hears = self.hear();
+            }
+            if !found[1].is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes one message of the step's process. False if that has become its command, or is gone.
+    fn hear(&mut self) -> bool {
+        let Ok(Some((report, fds))) = wire::receive::<Report>(self.told.as_fd()) else {
+            return false;
+        };
+        match report {
+            Report::Listener => {
+                let listener = fds.into_iter().next();
+                if let (Some(listener), Some(served)) = (listener, self.served.take()) {
+                    // Where it cannot work the listener closes, and the step's calls fail.
+                    self.server = Server::new(listener, served).ok();
+                }
+            }
+            Report::Unanswered => self.unanswered = true,
+            Report::NotStarted { .. } | Report::Failed { .. } => self.failure = Some(report),
+            Report::Ready { .. } | Report::Ended { .. } => {}
+        }
+        true
+    }
+
+    fn hear_out(&mut self) {
+        // The other end is closed: it has become the command, or is gone.
+        let _ = rustix::io::ioctl_fionbio(&self.told, true);
+        while self.hear() {}
+    }
+
+    /// Kills all processes of the step, and waits until they are gone.
+    fn end_all(&self) {
+        loop {
+            match self.reach {
+                // At once, so that nobody can get away by making others.
+                Reach::Step => {
+                    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+                }
+                Reach::Everybody => {
+                    for pid in descendants() {
+                        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+                    }
+                }
+            }
+            match rustix::process::wait(WaitOptions::empty()) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+fn report_of(ended: Ended) -> Report {
+    let Ended { code_or_signal, cpu_micros, max_rss } = ended;
+    Report::Ended { code_or_signal, cpu_micros, max_rss }
+}
+
+/// All processes that descend from the caller, and all that these have.
+fn descendants() -> Vec<i32> {
+    let own = rustix::process::getpid().as_raw_nonzero().get();
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    for entry in entries.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse().ok()) else { continue };
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name before may hold anything, brackets included.
+        let parent = stat.rsplit_once(") ").and_then(|it| it.1.split(' ').nth(1)?.parse().ok());
+        if let Some(parent) = parent {
+            children.entry(parent).or_default().push(pid);
+        }
+    }
+    let (mut all, mut next) = (Vec::new(), vec![own]);
+    while let Some(pid) = next.pop() {
+        let own = children.remove(&pid).unwrap_or_default();
+        all.extend(&own);
+        next.extend(own);
+    }
+    all
+}
+
+/// Where a descriptor leads, from the caller's root.
+pub(super) fn path_of(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::readlink(name, Vec::new()).map(CString::into_bytes)
+}

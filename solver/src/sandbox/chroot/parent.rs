@@ -1,0 +1,227 @@
+//! The worker's side of one step on this rung: arranges its tree, starts its keeper, waits, puts
+//! everything back.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::arrange::Arrangement;
+use super::{Cell, Nodes, Secret, system};
+use crate::sandbox::apply::KernelError;
+use crate::causes::chain;
+use crate::sandbox::init::STDERR;
+use crate::sandbox::mounts::{Layout, Mount, Source, Tree};
+use crate::sandbox::parent::{End, Killer, Outcome, RunError};
+use crate::sandbox::plan::{HostPath, Litter, Process, Report};
+use crate::sandbox::{target, tree_copy};
+use crate::snapshot::Rootfs;
+use crate::worker::wire;
+
+/// What a step's log says where nobody can answer it.
+const UNSERVED: &str = "rbuild: warning: another program listens to the system calls of this \
+    container already (a container manager, or rbuild within rbuild): /proc and /sys of this step \
+    are all but empty, and its secrets cannot be read\n";
+
+/// One step, ready to be arranged.
+#[derive(Debug)]
+pub(in crate::sandbox) struct Step<'a> {
+    /// This program.
+    pub(in crate::sandbox) program: &'a Path,
+    /// An empty directory of the step's own, on the file system of its tree.
+    pub(in crate::sandbox) hold: PathBuf,
+    /// Trees, mounts, files.
+    pub(in crate::sandbox) layout: &'a Layout,
+    /// The process.
+    pub(in crate::sandbox) process: Process,
+    /// Whether it may talk to other machines.
+    pub(in crate::sandbox) network: bool,
+}
+
+/// Runs the process of `step` to its end. `fds` are standard output, standard error, and the values
+/// of secrets.
+///
+/// # Errors
+///
+/// If it could not be set up; a process that ran and failed is an [`Outcome`].
+pub(in crate::sandbox) fn run(
+    step: &Step<'_>,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
+    let Tree::Directory(root) = &step.layout.root else {
+        return Err(broken("the tree of the step is no directory"));
+    };
+    let mut all = Arrangement::new(root.as_path(), &step.hold).map_err(setup)?;
+    let mut cell = Cell {
+        root: root.clone(),
+        hostname: step.layout.hostname.clone(),
+        process: step.process.clone(),
+        nodes: Nodes::Real,
+        secrets: Vec::new(),
+        network: step.network,
+    };
+    arrange(&mut all, step.layout, &mut cell)?;
+    let stubs = all.stubs();
+    let outcome = keep(step.program, &cell, fds, killer);
+    let undone = all.undo();
+    let outcome = outcome?;
+    undone.map_err(|source| failed("take the mounts of a step out of its tree", source))?;
+    Ok(Outcome { stubs, ..outcome })
+}
+
+fn arrange(all: &mut Arrangement, layout: &Layout, cell: &mut Cell) -> Result<(), RunError> {
+    let (proc, dev, sys) = (all.held("proc"), all.held("dev"), all.held("sys"));
+    let making = |source| failed("make /dev, /proc and /sys of a step", source);
+    system::proc(&proc).map_err(making)?;
+    cell.nodes = system::dev(&dev).map_err(making)?;
+    system::sys(&sys).map_err(making)?;
+    for (at, item) in [("/proc", &proc), ("/dev", &dev), ("/sys", &sys)] {
+        all.put(at, item, Litter::Keep).map_err(setup)?;
+    }
+    let files = [("/etc/resolv.conf", &layout.resolv_conf), ("/etc/hosts", &layout.hosts)];
+    for (index, (at, from)) in files.into_iter().enumerate() {
+        let item = all.held(&format!("file-{index}"));
+        fs::copy(from.as_path(), &item).map_err(|error| failed("copy a generated file", error))?;
+        all.put(at, &item, layout.litter).map_err(setup)?;
+    }
+    for (index, mount) in layout.mounts.iter().enumerate() {
+        place(all, index, mount, layout.litter, cell)?;
+    }
+    Ok(())
+}
+
+fn place(
+    all: &mut Arrangement,
+    index: usize,
+    mount: &Mount,
+    litter: Litter,
+    cell: &mut Cell,
+) -> Result<(), RunError> {
+    let item = all.held(&format!("mount-{index}"));
+    match &mount.source {
+        Source::Tmpfs { .. } => {
+            system::memory(&item).map_err(|error| failed("make a directory", error))?;
+            all.put(&mount.at, &item, litter).map_err(setup)?;
+        }
+        Source::Secret { from, uid, gid, mode } => {
+            system::secret(&item, *mode).map_err(|error| failed("make a secret's place", error))?;
+            let placed = all.put(&mount.at, &item, litter).map_err(setup)?;
+            let (path, inode) = (HostPath(placed.path), placed.inode);
+            let (from, uid, gid, mode) = (*from, *uid, *gid, *mode);
+            cell.secrets.push(Secret { path, inode, from, uid, gid, mode });
+        }
+        Source::Tree { tree, selector } => {
+            copy(tree, selector, &item)?;
+            all.put(&mount.at, &item, litter).map_err(setup)?;
+        }
+        Source::Host(from) => {
+            all.put(&mount.at, from.as_path(), litter).map_err(setup)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy(tree: &Tree, selector: &str, to: &Path) -> Result<(), RunError> {
+    let Tree::Directory(from) = tree else {
+        return Err(broken("a tree of the step is no directory"));
+    };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(from.as_path(), flags, Mode::empty())
+        .map_err(|errno| failed("open a tree", errno.into()))?;
+    match target::resolve(&root, selector) {
+        Ok(_) => {}
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
+            return Err(setup(KernelError::NotFound(selector.to_owned())));
+        }
+        Err(errno) => return Err(failed("open a path of a tree", errno.into())),
+    }
+    tree_copy::copy(&Rootfs::Dir(from.0.clone()), selector, to)
+        .map_err(|error| failed("copy what a step mounts", error))
+}
+
+/// Starts the keeper and follows what it says.
+fn keep(
+    program: &Path,
+    cell: &Cell,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
+    let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
+    let mut child = Command::new(program)
+        .arg("cell")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(RunError::Start)?;
+    let outcome = converse(&ours, cell, fds, killer);
+    killer.disarm();
+    drop(ours);
+    // It ends when nobody listens, and the step with it.
+    drop(child.wait());
+    outcome
+}
+
+fn converse(
+    socket: &UnixStream,
+    cell: &Cell,
+    fds: &[BorrowedFd<'_>],
+    killer: &Killer,
+) -> Result<Outcome, RunError> {
+    killer.arm_socket(socket.try_clone().map_err(RunError::Start)?);
+    let mut not_started = None;
+    if let Err(error) = wire::send(socket.as_fd(), cell, fds) {
+        return if killer.killed() { Ok(Outcome::cancelled()) } else { Err(error.into()) };
+    }
+    loop {
+        let report = match wire::receive::<Report>(socket.as_fd()) {
+            Ok(Some((report, _))) => report,
+            Ok(None) | Err(_) if killer.killed() => return Ok(Outcome::cancelled()),
+            Ok(None) => return Err(RunError::Lost),
+            Err(error) => return Err(error.into()),
+        };
+        match report {
+            Report::Ready { .. } | Report::Listener => {}
+            Report::Unanswered => {
+                let _ = rustix::io::write(fds[STDERR], UNSERVED.as_bytes());
+            }
+            Report::NotStarted { code, text } => not_started = Some((code, text)),
+            Report::Failed { .. } if killer.killed() => return Ok(Outcome::cancelled()),
+            Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
+            Report::Ended { code_or_signal, cpu_micros, max_rss } => {
+                let end = match (not_started, code_or_signal) {
+                    _ if killer.killed() => End::Cancelled,
+                    (Some((code, text)), _) => End::NotStarted(code, text),
+                    (None, code) if code >= 0 => End::Code(code),
+                    (None, signal) => End::Signal(-signal),
+                };
+                return Ok(Outcome { end, cpu_micros, max_rss, ..Outcome::cancelled() });
+            }
+        }
+    }
+}
+
+/// A place in the tree that cannot be had: the Dockerfile's fault, where it names it.
+fn setup(error: KernelError) -> RunError {
+    let user = match &error {
+        KernelError::NotFound(_)
+        | KernelError::MountPoint { .. }
+        | KernelError::Dangling { .. } => true,
+        KernelError::Call { .. } | KernelError::Plan(_) => false,
+    };
+    RunError::Setup { user, text: chain(&error) }
+}
+
+fn failed(what: &str, error: io::Error) -> RunError {
+    RunError::Setup { user: false, text: format!("cannot {what}: {}", chain(&error)) }
+}
+
+fn broken(what: &str) -> RunError {
+    RunError::Setup { user: false, text: what.to_owned() }
+}
