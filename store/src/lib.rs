@@ -32,6 +32,7 @@ pub mod http;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod lent;
 pub mod local;
 pub mod lock;
 pub mod media_type;

@@ -203,6 +203,7 @@ pub fn sweep(layout: &Layout) -> Result<Vec<PathBuf>> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(StoreError::io("open", &lock)(source)),
         };
+        crate::lent::put_back(layout.root(), &dir);
         match fs::remove_dir_all(&dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => left.push(dir),
             Ok(()) | Err(_) => drop(fs::remove_file(&lock)),

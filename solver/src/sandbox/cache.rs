@@ -6,6 +6,8 @@ use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
+use rbuild_store::lent;
+
 use super::tree_copy;
 use crate::snapshot::{Access, LayerStore};
 use crate::worker::proto::LayerId;
@@ -39,6 +41,9 @@ pub(super) enum CacheError {
         /// Why.
         source: io::Error,
     },
+    /// Nobody knows whether it is lent.
+    #[error(transparent)]
+    Store(#[from] rbuild_store::error::StoreError),
     /// Its first content is not there.
     #[error("cannot fill the cache directory")]
     Base(#[from] crate::snapshot::Error),
@@ -63,6 +68,11 @@ pub(super) fn open(
     }
     let path = store.join(dir);
     let error = |source| CacheError::Io { path: path.clone(), source };
+    if path.is_dir() {
+        return Ok(path);
+    }
+    // It may be in the tree of a step that runs without mounts.
+    drop(lent::wait_for(layers.store(), &path)?);
     if path.is_dir() {
         return Ok(path);
     }

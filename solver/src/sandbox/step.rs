@@ -161,8 +161,8 @@ impl Steps {
             passed.len() - 1
         });
         if self.way == Way::Chroot {
-            let step = (&layout, process, cgroup);
-            return self.run_without_mounts(request.network, step, &passed, killer, held);
+            let step = (request.network, process, cgroup);
+            return self.run_without_mounts(layers, step, &layout, &passed, killer, held);
         }
         let plan = Plan {
             scratch: self.work.join("mnt").into(),
@@ -188,14 +188,16 @@ impl Steps {
 
     fn run_without_mounts(
         &self,
-        network: Network,
-        (layout, process, cgroup): (&Layout, Process, Option<usize>),
+        layers: &LayerStore,
+        (network, process, cgroup): (Network, Process, Option<usize>),
+        layout: &Layout,
         passed: &[BorrowedFd<'_>],
         killer: &Killer,
         held: &Held,
     ) -> Result<Outcome, Failure> {
         let root = held.root.as_ref().ok_or_else(|| bug("a step without a root"))?;
         let step = chroot::Step {
+            store: layers.store(),
             program: &self.program,
             hold: root.0.make_dir("hold").map_err(|it| it.to_failure())?,
             layout,

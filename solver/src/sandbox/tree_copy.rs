@@ -27,7 +27,41 @@ const MAX_XATTR_BYTES: usize = 65_536;
 ///
 /// If it is not there or not a directory, or if the host refuses.
 pub(super) fn copy(rootfs: &Rootfs, selector: &str, to: &Path) -> io::Result<()> {
-    let root = match rootfs {
+    let root = open_root(rootfs)?;
+    let from = target::resolve(&root, selector)?;
+    copy_found(&from, to)
+}
+
+/// Copies what is at `selector` of a tree to `to`, which does not exist: a directory or a file.
+///
+/// # Errors
+///
+/// If it is not there, or if the host refuses.
+pub(super) fn copy_any(rootfs: &Rootfs, selector: &str, to: &Path) -> io::Result<()> {
+    let root = open_root(rootfs)?;
+    let from = target::resolve(&root, selector)?;
+    let stat = rustix::fs::fstat(&from)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return copy_found(&from, to);
+    }
+    let name = format!("/proc/self/fd/{}", from.as_raw_fd());
+    let read = OFlags::RDONLY | OFlags::CLOEXEC;
+    let source = rustix::fs::open(name, read, Mode::empty())?;
+    let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let new = rustix::fs::open(to, write, Mode::from_raw_mode(0o600))?;
+    copy_bytes(source, new, &stat)
+}
+
+fn copy_bytes(source: OwnedFd, new: OwnedFd, stat: &Stat) -> io::Result<()> {
+    let (mut source, mut new) = (std::fs::File::from(source), std::fs::File::from(new));
+    io::copy(&mut source, &mut new)?;
+    let (source, new) = (OwnedFd::from(source), OwnedFd::from(new));
+    attributes(&source, &new)?;
+    metadata(&new, stat)
+}
+
+fn open_root(rootfs: &Rootfs) -> io::Result<OwnedFd> {
+    Ok(match rootfs {
         Rootfs::Overlay { lowers, .. } => {
             let lowers: Vec<HostPath> = lowers.iter().map(HostPath::from).collect();
             overlay::make(&lowers, None).map_err(io::Error::other)?
@@ -36,8 +70,10 @@ pub(super) fn copy(rootfs: &Rootfs, selector: &str, to: &Path) -> io::Result<()>
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             rustix::fs::open(path, flags, Mode::empty())?
         }
-    };
-    let from = target::resolve(&root, selector)?;
+    })
+}
+
+fn copy_found(from: &OwnedFd, to: &Path) -> io::Result<()> {
     let from = open_dir(from.as_fd(), c".")?;
     rustix::fs::mkdirat(CWD, to, Mode::from_raw_mode(0o700))?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -78,11 +114,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Re
             let source = rustix::fs::openat(from, name, read, Mode::empty())?;
             let write = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
             let new = rustix::fs::openat(to, name, write, Mode::from_raw_mode(0o600))?;
-            let (mut source, mut new) = (std::fs::File::from(source), std::fs::File::from(new));
-            io::copy(&mut source, &mut new)?;
-            let (source, new) = (OwnedFd::from(source), OwnedFd::from(new));
-            attributes(&source, &new)?;
-            metadata(&new, &stat)
+            copy_bytes(source, new, &stat)
         }
         FileType::Symlink => {
             let link = rustix::fs::readlinkat(from, name, Vec::new())?;

@@ -198,6 +198,11 @@ impl LayerStore {
         Self { store, mapkey, ownership, driver, umask: umask(), known, whole }
     }
 
+    /// The store that they are in.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     fn layout(&self) -> &Layout {
         self.store.layout()
     }

@@ -104,9 +104,8 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
     let work = scratch(&setup.store)?;
-    let steps =
-        Steps::new(&setup.store, &work, &setup.network, Way::Namespaces)
-            .map_err(refused("mkdir(2) in a tmpfs"))?;
+    let steps = Steps::new(&setup.store, &work, &setup.network, Way::Namespaces)
+        .map_err(refused("mkdir(2) in a tmpfs"))?;
     let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
     let store = Store::attach(path).map_err(|error| unusable(&error))?;
     let (overlay, why_plain) = choose(setup, &store)?;
@@ -135,12 +134,7 @@ fn stay(setup: &Setup) -> Result<Worker, Stop> {
         .map_err(refused("mkdir(2) in the store"))?;
     let key = MapName::Root;
     let layers = LayerStore::of(store, key.key(), key.ownership(), driver(false));
-    Ok(Worker {
-        steps: Arc::new(steps),
-        layers: Arc::new(layers),
-        overlay: false,
-        why_plain: None,
-    })
+    Ok(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay: false, why_plain: None })
 }
 
 fn unusable(error: &StoreError) -> Stop {

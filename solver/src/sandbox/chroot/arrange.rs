@@ -75,6 +75,11 @@ impl Arrangement {
         self.target.stubs.clone()
     }
 
+    /// Whether `item` of the holding directory is in the tree.
+    pub(super) fn has(&self, item: &Path) -> bool {
+        self.swaps.iter().any(|it| it.held == item)
+    }
+
     /// Puts `item` of the holding directory at `at`, which is made if it is missing.
     pub(super) fn put(
         &mut self,
@@ -82,7 +87,8 @@ impl Arrangement {
         item: &Path,
         litter: Litter,
     ) -> Result<Placed, KernelError> {
-        let failed = |errno: Errno| KernelError::MountPoint { at: at.to_owned(), source: errno.into() };
+        let failed =
+            |errno: Errno| KernelError::MountPoint { at: at.to_owned(), source: errno.into() };
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let given = rustix::fs::open(item, flags, Mode::empty()).map_err(call("open(2)"))?;
         let stat = rustix::fs::fstat(&given).map_err(call("stat(2)"))?;

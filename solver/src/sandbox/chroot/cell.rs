@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 
@@ -19,13 +19,14 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions};
 use rustix::thread::CapabilitySet;
 
+use super::calls;
 use super::fence::{self, Reach};
+use super::plan::{Cell, Secret, WITHHELD};
 use super::serve::{Served, Server, memory};
-use super::{Cell, Secret, WITHHELD, calls};
 use crate::sandbox::init::{self, InitError};
 use crate::sandbox::plan::{Process, Report};
 use crate::sandbox::sys::{self, Ended, Fork, Listener};
-use crate::sandbox::{caps, seccomp};
+use crate::sandbox::{caps, cgroup, seccomp};
 use crate::worker::wire::{self, WireError};
 
 /// Exit status of a keeper that could not do its work; the worker hears why by message.
@@ -48,7 +49,7 @@ fn keep() -> Result<ExitCode, WireError> {
     let Some((cell, fds)) = wire::receive::<Cell>(worker.as_fd())? else {
         return Ok(ExitCode::SUCCESS);
     };
-    match start(&cell, fds) {
+    match start(&cell, &fds) {
         Ok(Side::Keeper(keeper)) => {
             let report = keeper.watch(worker.as_fd());
             wire::send(worker.as_fd(), &report, &[])?;
@@ -65,7 +66,8 @@ fn keep() -> Result<ExitCode, WireError> {
 
 /// Which process this is after the fork.
 enum Side {
-    Keeper(Keeper),
+    /// The keeper.
+    Keeper(Box<Keeper>),
     /// The step's process, which could not become its command.
     Step,
 }
@@ -88,7 +90,7 @@ struct Keeper {
 
 /// Makes the process. Where all goes well it returns in the keeper only: the other process has
 /// become the command.
-fn start(cell: &Cell, fds: Vec<OwnedFd>) -> Result<Side, InitError> {
+fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
     init::adjust_oom_score(cell.process.oom_score_adjust);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(init::call("become the reaper of the step"))?;
@@ -96,14 +98,14 @@ fn start(cell: &Cell, fds: Vec<OwnedFd>) -> Result<Side, InitError> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(cell.root.as_path(), flags, Mode::empty())
         .map_err(init::call("open the step's tree"))?;
-    let secrets = secrets(cell, &root, &fds).map_err(init::call("hold a secret in memory"))?;
+    let secrets = secrets(cell, &root, fds).map_err(init::call("hold a secret in memory"))?;
     let (told, tells) = UnixStream::pair().map_err(init::call("make a socket"))?;
     let forked = sys::fork_single_threaded().map_err(init::call("fork the step's process"))?;
     match forked {
         Fork::Child => {
             drop((told, secrets));
             let tells = OwnedFd::from(tells);
-            let Err(report) = become_command(cell, reach, &root, &fds, tells.as_fd());
+            let Err(report) = become_command(cell, reach, &root, fds, tells.as_fd());
             // A keeper that is gone ends this process as well.
             drop(wire::send(tells.as_fd(), &report, &[]));
             Ok(Side::Step)
@@ -116,7 +118,7 @@ fn start(cell: &Cell, fds: Vec<OwnedFd>) -> Result<Side, InitError> {
             let (nodes, hostname) = (cell.nodes, cell.hostname.clone());
             let served = Some(Served { root, nodes, secrets, hostname, reach });
             let (server, failure, unanswered, told) = (None, None, false, told.into());
-            Ok(Side::Keeper(Keeper {
+            Ok(Side::Keeper(Box::new(Keeper {
                 pid,
                 process,
                 told,
@@ -125,7 +127,7 @@ fn start(cell: &Cell, fds: Vec<OwnedFd>) -> Result<Side, InitError> {
                 server,
                 failure,
                 unanswered,
-            }))
+            })))
         }
     }
 }
@@ -178,6 +180,10 @@ fn become_command(
     let process = &cell.process;
     let failed = |error: InitError| init::failed(&error);
     let enter = || -> Result<init::Prepared, InitError> {
+        if let Some(index) = cell.cgroup {
+            let door = fds.get(index).ok_or_else(|| init::broken("no such cgroup"))?;
+            cgroup::enter(door.as_fd()).map_err(init::call("enter the step's cgroup"))?;
+        }
         rustix::process::fchdir(root).map_err(init::call("enter the step's tree"))?;
         rustix::process::chroot(".").map_err(init::call("make the tree the root"))?;
         rustix::process::chdir("/").map_err(init::call("enter the root"))?;
@@ -377,10 +383,4 @@ fn descendants() -> Vec<i32> {
         next.extend(own);
     }
     all
-}
-
-/// Where a descriptor leads, from the caller's root.
-pub(super) fn path_of(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
-    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    rustix::fs::readlink(name, Vec::new()).map(CString::into_bytes)
 }

@@ -33,6 +33,7 @@ mod cell;
 mod fence;
 mod parent;
 mod paths;
+mod plan;
 mod serve;
 mod system;
 
@@ -40,19 +41,11 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 pub(crate) use cell::main;
 pub(super) use parent::{Step, run};
 
 use super::caps::{self, number};
-use super::plan::{HostPath, Process};
 use crate::worker::launch::Refusal;
-
-/// Capabilities that a step on this rung never has, though others have them: with `SYS_CHROOT` it
-/// could leave its tree, with `MKNOD` and `NET_RAW` reach the machine behind the container.
-pub(super) const WITHHELD: u64 =
-    1 << number::SYS_CHROOT | 1 << number::MKNOD | 1 << number::NET_RAW | 1 << number::SYS_ADMIN;
 
 /// What the caller must have beside `CAP_SYS_CHROOT`, which is tried.
 const NEEDED: [(u8, &str); 7] = [
@@ -64,49 +57,6 @@ const NEEDED: [(u8, &str); 7] = [
     (number::SETGID, "CAP_SETGID"),
     (number::SETUID, "CAP_SETUID"),
 ];
-
-/// What the keeper of a step must know.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Cell {
-    /// The tree that becomes the step's root.
-    root: HostPath,
-    /// What the step takes its host for.
-    hostname: String,
-    /// The process.
-    process: Process,
-    /// How devices are had.
-    nodes: Nodes,
-    /// Files in memory.
-    secrets: Vec<Secret>,
-    /// Whether it may talk to other machines.
-    network: bool,
-}
-
-/// How a step has its devices.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-enum Nodes {
-    /// As nodes in its `/dev`.
-    Real,
-    /// By descriptors of the container's nodes: none could be made, or none could be opened.
-    Injected,
-}
-
-/// A secret, and the place in the tree that stands for it.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-struct Secret {
-    /// Where it really lies in the tree: no leading `/`.
-    path: HostPath,
-    /// Inode of the place.
-    inode: u64,
-    /// Descriptor that yields its bytes.
-    from: usize,
-    /// Owner.
-    uid: u32,
-    /// Group.
-    gid: u32,
-    /// Permission bits.
-    mode: u32,
-}
 
 /// Whether this rung can be had, as far as the caller's rights go.
 ///

@@ -1,6 +1,7 @@
 //! The worker's side of one step on this rung: arranges its tree, starts its keeper, waits, puts
 //! everything back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -8,12 +9,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rbuild_store::error::StoreError;
+use rbuild_store::lent::Lent;
+use rbuild_store::local::Store;
 use rustix::fs::{Mode, OFlags};
 
 use super::arrange::Arrangement;
-use super::{Cell, Nodes, Secret, system};
-use crate::sandbox::apply::KernelError;
+use super::plan::{Cell, Nodes, Secret};
+use super::system;
 use crate::causes::chain;
+use crate::sandbox::apply::KernelError;
 use crate::sandbox::init::STDERR;
 use crate::sandbox::mounts::{Layout, Mount, Source, Tree};
 use crate::sandbox::parent::{End, Killer, Outcome, RunError};
@@ -30,6 +35,8 @@ const UNSERVED: &str = "rbuild: warning: another program listens to the system c
 /// One step, ready to be arranged.
 #[derive(Debug)]
 pub(in crate::sandbox) struct Step<'a> {
+    /// Where caches are.
+    pub(in crate::sandbox) store: &'a Store,
     /// This program.
     pub(in crate::sandbox) program: &'a Path,
     /// An empty directory of the step's own, on the file system of its tree.
@@ -38,6 +45,8 @@ pub(in crate::sandbox) struct Step<'a> {
     pub(in crate::sandbox) layout: &'a Layout,
     /// The process.
     pub(in crate::sandbox) process: Process,
+    /// Descriptor of the group that limits it, if there is one.
+    pub(in crate::sandbox) cgroup: Option<usize>,
     /// Whether it may talk to other machines.
     pub(in crate::sandbox) network: bool,
 }
@@ -56,41 +65,77 @@ pub(in crate::sandbox) fn run(
     let Tree::Directory(root) = &step.layout.root else {
         return Err(broken("the tree of the step is no directory"));
     };
-    let mut all = Arrangement::new(root.as_path(), &step.hold).map_err(setup)?;
+    // Before the arrangement, which ends first.
+    let lent = lend(step)?;
+    let mut all = Arrangement::new(root.as_path(), &step.hold).map_err(|it| setup(&it))?;
     let mut cell = Cell {
         root: root.clone(),
         hostname: step.layout.hostname.clone(),
         process: step.process.clone(),
         nodes: Nodes::Real,
         secrets: Vec::new(),
+        cgroup: step.cgroup,
         network: step.network,
     };
-    arrange(&mut all, step.layout, &mut cell)?;
+    arrange(&mut all, step.layout, &mut cell, &lent)?;
     let stubs = all.stubs();
     let outcome = keep(step.program, &cell, fds, killer);
     let undone = all.undo();
     let outcome = outcome?;
-    undone.map_err(|source| failed("take the mounts of a step out of its tree", source))?;
+    undone.map_err(|source| failed("take the mounts of a step out of its tree", &source))?;
+    for cache in lent.into_values() {
+        cache.give_back().map_err(|error| lending(&error))?;
+    }
     Ok(Outcome { stubs, ..outcome })
 }
 
-fn arrange(all: &mut Arrangement, layout: &Layout, cell: &mut Cell) -> Result<(), RunError> {
+/// Takes the caches that a step mounts, always in the same order.
+fn lend(step: &Step<'_>) -> Result<BTreeMap<PathBuf, Lent>, RunError> {
+    let caches = step.store.layout().cache_mounts();
+    let homes: BTreeSet<PathBuf> = step
+        .layout
+        .mounts
+        .iter()
+        .filter_map(|mount| match &mount.source {
+            Source::Host(path) => Some(path.0.clone()).filter(|it| it.starts_with(&caches)),
+            Source::Tree { .. } | Source::Tmpfs { .. } | Source::Secret { .. } => None,
+        })
+        .collect();
+    let mut lent = BTreeMap::new();
+    for (index, home) in homes.into_iter().enumerate() {
+        let now = step.hold.join(format!("cache-{index}"));
+        let cache = Lent::take(step.store, &home, &now).map_err(|error| lending(&error))?;
+        lent.insert(home, cache);
+    }
+    Ok(lent)
+}
+
+fn lending(error: &StoreError) -> RunError {
+    RunError::Setup { user: false, text: chain(error) }
+}
+
+fn arrange(
+    all: &mut Arrangement,
+    layout: &Layout,
+    cell: &mut Cell,
+    lent: &BTreeMap<PathBuf, Lent>,
+) -> Result<(), RunError> {
     let (proc, dev, sys) = (all.held("proc"), all.held("dev"), all.held("sys"));
-    let making = |source| failed("make /dev, /proc and /sys of a step", source);
+    let making = |source| failed("make /dev, /proc and /sys of a step", &source);
     system::proc(&proc).map_err(making)?;
     cell.nodes = system::dev(&dev).map_err(making)?;
     system::sys(&sys).map_err(making)?;
     for (at, item) in [("/proc", &proc), ("/dev", &dev), ("/sys", &sys)] {
-        all.put(at, item, Litter::Keep).map_err(setup)?;
+        all.put(at, item, Litter::Keep).map_err(|it| setup(&it))?;
     }
     let files = [("/etc/resolv.conf", &layout.resolv_conf), ("/etc/hosts", &layout.hosts)];
     for (index, (at, from)) in files.into_iter().enumerate() {
         let item = all.held(&format!("file-{index}"));
-        fs::copy(from.as_path(), &item).map_err(|error| failed("copy a generated file", error))?;
-        all.put(at, &item, layout.litter).map_err(setup)?;
+        fs::copy(from.as_path(), &item).map_err(|error| failed("copy a generated file", &error))?;
+        all.put(at, &item, layout.litter).map_err(|it| setup(&it))?;
     }
     for (index, mount) in layout.mounts.iter().enumerate() {
-        place(all, index, mount, layout.litter, cell)?;
+        place(all, index, mount, layout.litter, cell, lent)?;
     }
     Ok(())
 }
@@ -101,27 +146,41 @@ fn place(
     mount: &Mount,
     litter: Litter,
     cell: &mut Cell,
+    lent: &BTreeMap<PathBuf, Lent>,
 ) -> Result<(), RunError> {
     let item = all.held(&format!("mount-{index}"));
     match &mount.source {
         Source::Tmpfs { .. } => {
-            system::memory(&item).map_err(|error| failed("make a directory", error))?;
-            all.put(&mount.at, &item, litter).map_err(setup)?;
+            system::memory(&item).map_err(|error| failed("make a directory", &error))?;
+            all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
         }
         Source::Secret { from, uid, gid, mode } => {
-            system::secret(&item, *mode).map_err(|error| failed("make a secret's place", error))?;
-            let placed = all.put(&mount.at, &item, litter).map_err(setup)?;
+            system::secret(&item, *mode)
+                .map_err(|error| failed("make a secret's place", &error))?;
+            let placed = all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
             let (path, inode) = (HostPath(placed.path), placed.inode);
             let (from, uid, gid, mode) = (*from, *uid, *gid, *mode);
             cell.secrets.push(Secret { path, inode, from, uid, gid, mode });
         }
         Source::Tree { tree, selector } => {
             copy(tree, selector, &item)?;
-            all.put(&mount.at, &item, litter).map_err(setup)?;
+            all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
         }
-        Source::Host(from) => {
-            all.put(&mount.at, from.as_path(), litter).map_err(setup)?;
-        }
+        Source::Host(from) => match lent.get(from.as_path()) {
+            // Nobody can be kept from writing to it, so it is written to in vain.
+            Some(cache) if mount.readonly => {
+                tree_copy::copy(&Rootfs::Dir(cache.now().to_owned()), "", &item)
+                    .map_err(|error| failed("copy a cache", &error))?;
+                all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
+            }
+            Some(cache) if all.has(cache.now()) => return Err(twice(&mount.at)),
+            Some(cache) => {
+                all.put(&mount.at, cache.now(), litter).map_err(|it| setup(&it))?;
+            }
+            None => {
+                all.put(&mount.at, from.as_path(), litter).map_err(|it| setup(&it))?;
+            }
+        },
     }
     Ok(())
 }
@@ -132,16 +191,16 @@ fn copy(tree: &Tree, selector: &str, to: &Path) -> Result<(), RunError> {
     };
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = rustix::fs::open(from.as_path(), flags, Mode::empty())
-        .map_err(|errno| failed("open a tree", errno.into()))?;
-    match target::resolve(&root, selector) {
-        Ok(_) => {}
+        .map_err(|errno| failed("open a tree", &errno.into()))?;
+    match target::resolve(&root, selector).map(drop) {
+        Ok(()) => {}
         Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => {
-            return Err(setup(KernelError::NotFound(selector.to_owned())));
+            return Err(setup(&KernelError::NotFound(selector.to_owned())));
         }
-        Err(errno) => return Err(failed("open a path of a tree", errno.into())),
+        Err(errno) => return Err(failed("open a path of a tree", &errno.into())),
     }
-    tree_copy::copy(&Rootfs::Dir(from.0.clone()), selector, to)
-        .map_err(|error| failed("copy what a step mounts", error))
+    tree_copy::copy_any(&Rootfs::Dir(from.0.clone()), selector, to)
+        .map_err(|error| failed("copy what a step mounts", &error))
 }
 
 /// Starts the keeper and follows what it says.
@@ -208,18 +267,26 @@ fn converse(
 }
 
 /// A place in the tree that cannot be had: the Dockerfile's fault, where it names it.
-fn setup(error: KernelError) -> RunError {
-    let user = match &error {
+fn setup(error: &KernelError) -> RunError {
+    let user = match error {
         KernelError::NotFound(_)
         | KernelError::MountPoint { .. }
         | KernelError::Dangling { .. } => true,
         KernelError::Call { .. } | KernelError::Plan(_) => false,
     };
-    RunError::Setup { user, text: chain(&error) }
+    RunError::Setup { user, text: chain(error) }
 }
 
-fn failed(what: &str, error: io::Error) -> RunError {
-    RunError::Setup { user: false, text: format!("cannot {what}: {}", chain(&error)) }
+fn failed(what: &str, error: &io::Error) -> RunError {
+    RunError::Setup { user: false, text: format!("cannot {what}: {}", chain(error)) }
+}
+
+fn twice(at: &str) -> RunError {
+    let text = format!(
+        "cannot mount on `{at}`: the same cache is mounted elsewhere in this step, and without \
+         mount(2) it can be in one place only (`rbuild doctor` shows how to get a stronger rung)"
+    );
+    RunError::Setup { user: true, text }
 }
 
 fn broken(what: &str) -> RunError {

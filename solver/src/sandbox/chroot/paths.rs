@@ -162,11 +162,47 @@ fn dev(path: &[u8]) -> Option<Place> {
 
 /// Files in the directory of a process that a step may open.
 const OF_A_PROCESS: [&str; 41] = [
-    "arch_status", "auxv", "cgroup", "clear_refs", "cmdline", "comm", "coredump_filter", "cpuset",
-    "environ", "gid_map", "io", "limits", "loginuid", "maps", "mem", "mountinfo", "mounts",
-    "mountstats", "numa_maps", "oom_adj", "oom_score", "oom_score_adj", "pagemap", "personality",
-    "projid_map", "sched", "schedstat", "sessionid", "setgroups", "smaps", "smaps_rollup", "stack",
-    "stat", "statm", "status", "syscall", "timers", "timerslack_ns", "uid_map", "wchan", "children",
+    "arch_status",
+    "auxv",
+    "cgroup",
+    "clear_refs",
+    "cmdline",
+    "comm",
+    "coredump_filter",
+    "cpuset",
+    "environ",
+    "gid_map",
+    "io",
+    "limits",
+    "loginuid",
+    "maps",
+    "mem",
+    "mountinfo",
+    "mounts",
+    "mountstats",
+    "numa_maps",
+    "oom_adj",
+    "oom_score",
+    "oom_score_adj",
+    "pagemap",
+    "personality",
+    "projid_map",
+    "sched",
+    "schedstat",
+    "sessionid",
+    "setgroups",
+    "smaps",
+    "smaps_rollup",
+    "stack",
+    "stat",
+    "statm",
+    "status",
+    "syscall",
+    "timers",
+    "timerslack_ns",
+    "uid_map",
+    "wchan",
+    "children",
 ];
 
 /// Directories of a process whose files a step may open.
@@ -203,8 +239,14 @@ pub(super) fn in_a_process(path: &[u8]) -> Kind {
 /// Files of a process that it may change itself.
 pub(super) fn may_be_written(path: &[u8]) -> bool {
     let own: [&[u8]; 8] = [
-        b"oom_score_adj", b"oom_adj", b"comm", b"timerslack_ns", b"coredump_filter", b"clear_refs",
-        b"mem", b"loginuid",
+        b"oom_score_adj",
+        b"oom_adj",
+        b"comm",
+        b"timerslack_ns",
+        b"coredump_filter",
+        b"clear_refs",
+        b"mem",
+        b"loginuid",
     ];
     own.contains(&path) || path.starts_with(b"attr/")
 }
@@ -212,8 +254,23 @@ pub(super) fn may_be_written(path: &[u8]) -> bool {
 /// What else in `/proc` a step sees nothing of: runc's list, and what shows the whole machine's memory
 /// or lets it be commanded.
 const HIDDEN: [&str; 17] = [
-    "acpi", "asound", "bus", "fs", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "keys",
-    "kmsg", "kpagecount", "latency_stats", "sched_debug", "scsi", "sysrq-trigger", "timer_list",
+    "acpi",
+    "asound",
+    "bus",
+    "fs",
+    "interrupts",
+    "iomem",
+    "ioports",
+    "kallsyms",
+    "kcore",
+    "keys",
+    "kmsg",
+    "kpagecount",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "sysrq-trigger",
+    "timer_list",
 ];
 
 /// What in `/sys` a step sees nothing of.
@@ -250,7 +307,10 @@ mod tests {
             Place::Link(who, name, rest) => format!("{who:?} {name} {}", rest.escape_ascii()),
             Place::Kernel(rest) => format!("kernel {}", rest.escape_ascii()),
             Place::System(rest) => format!("system {}", rest.escape_ascii()),
-            place => format!("{place:?}"),
+            it
+            @ (Place::Processes | Place::Device(_) | Place::NewTerminal | Place::Terminal(_)) => {
+                format!("{it:?}")
+            }
         });
         expect.assert_eq(&found);
     }

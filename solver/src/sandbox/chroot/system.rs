@@ -13,11 +13,17 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, makedev};
 use rustix::io::Errno;
 
-use super::Nodes;
+use super::plan::Nodes;
 
 /// The device nodes of every step, with their numbers.
-pub(super) const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+pub(super) const NODES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 
 /// Links in `/dev`.
 const LINKS: [(&str, &str); 5] = [
@@ -49,7 +55,11 @@ pub(super) const MOUNTINFO: &str = "1 0 0:1 / / rw,relatime - rootfs rootfs rw\n
 fn directory(path: &Path, mode: u32) -> io::Result<()> {
     fs::DirBuilder::new().mode(mode).create(path)?;
     // Whatever the umask is.
-    if mode & 0o022 == 0 { Ok(()) } else { fs::set_permissions(path, fs::Permissions::from_mode(mode)) }
+    if mode & 0o022 == 0 {
+        Ok(())
+    } else {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    }
 }
 
 /// Makes `/dev` at `dir`.

@@ -14,8 +14,7 @@ const NAME_BYTES: usize = 65;
 
 /// Where files of the kernel are looked for: never above, never through a link that the kernel makes
 /// up, which would resolve with the keeper's rights.
-pub(super) const BENEATH: ResolveFlags =
-    ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
+pub(super) const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_MAGICLINKS);
 
 impl Server {
     /// The inode that a call is about, without access to its content.
@@ -51,9 +50,7 @@ impl Server {
                 let path = self.in_tree(call, place)?;
                 self.open_in_tree(call, &path, PATH)?
             }
-            Place::Kernel(rest) if paths::in_the_kernel(rest) => {
-                beneath(&self.tracees.proc, rest)?
-            }
+            Place::Kernel(rest) if paths::in_the_kernel(rest) => beneath(&self.tracees.proc, rest)?,
             Place::System(rest) if paths::in_the_system(rest) => beneath(&self.sys, rest)?,
             Place::Kernel(_) | Place::System(_) => return Err(Errno::NOENT.into()),
             Place::Device(name) => rustix::fs::open(format!("/dev/{name}"), PATH, Mode::empty())?,
@@ -149,7 +146,8 @@ impl Server {
         let found = self.find(call, subject)?;
         let mode = Access::from_bits_truncate(int(mode).cast_unsigned());
         if mode.contains(Access::WRITE_OK)
-            && let Subject::Place(Place::Kernel(_) | Place::System(_)) | Subject::Secret(_) = subject
+            && let Subject::Place(Place::Kernel(_) | Place::System(_)) | Subject::Secret(_) =
+                subject
         {
             return Err(Errno::ROFS.into());
         }

@@ -49,9 +49,7 @@ impl Server {
     /// Makes the names of a directory of the kernel in the tree; yields the directory there.
     pub(super) fn show(&self, call: &Notification, place: &Place) -> Result<OwnedFd, Stop> {
         Ok(match place {
-            Place::Processes => {
-                make(&self.mirror.proc, b"", &self.processes()?)?
-            }
+            Place::Processes => make(&self.mirror.proc, b"", &self.processes()?)?,
             Place::Process(who, rest) => {
                 let (is_visible, path) =
                     (paths::in_a_process(rest), self.of_process(call, *who, rest)?);
@@ -152,7 +150,12 @@ fn list(base: &OwnedFd, path: &[u8], shown: &[u8]) -> Result<BTreeMap<Vec<u8>, N
                 let target = rustix::fs::readlinkat(&dir, name, Vec::new());
                 Name::Link(target.map(std::ffi::CString::into_bytes).unwrap_or_default())
             }
-            _ => Name::File,
+            FileType::RegularFile
+            | FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::Unknown => Name::File,
         };
         names.insert(name.to_bytes().to_vec(), kind);
     }
@@ -162,9 +165,8 @@ fn list(base: &OwnedFd, path: &[u8], shown: &[u8]) -> Result<BTreeMap<Vec<u8>, N
 /// The directory `path` of a mirror, made if it is missing.
 fn directory(base: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno> {
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let open = |dir: &OwnedFd, name: &[u8]| {
-        rustix::fs::openat2(dir, name, LIST, Mode::empty(), beneath)
-    };
+    let open =
+        |dir: &OwnedFd, name: &[u8]| rustix::fs::openat2(dir, name, LIST, Mode::empty(), beneath);
     let mut here = open(base, b".")?;
     for part in path.split(|&it| it == b'/').filter(|it| !it.is_empty()) {
         match rustix::fs::mkdirat(&here, part, Mode::from_raw_mode(0o555)) {

@@ -12,7 +12,7 @@ mod tracee;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -24,7 +24,7 @@ use self::tracee::{PATH_MAX, Tracees};
 use super::calls::{self, Call};
 use super::fence::Reach;
 use super::paths::{self, Place, Who};
-use super::{Nodes, Secret};
+use super::plan::{Nodes, Secret};
 use crate::sandbox::sys::{self, Notification, Response};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -106,7 +106,7 @@ impl Server {
         let Served { root, nodes, secrets, hostname, reach } = served;
         let open = |path| rustix::fs::open(path, PATH | OFlags::DIRECTORY, Mode::empty());
         let tracees = Tracees::new(open("/proc")?);
-        let root_path = super::cell::path_of(&root)?;
+        let root_path = path_of(&root)?;
         sys::wake_up_here(listener.as_fd());
         Ok(Self {
             listener,
@@ -220,8 +220,7 @@ impl Server {
             return self.secret(call.pid, &path).map(Subject::Secret).ok_or(Stop::Continue);
         }
         let path = if ends { start } else { self.tracees.path(call.pid, address)? };
-        let from =
-            if path.starts_with(b"/") { Vec::new() } else { self.directory_of(call.pid)? };
+        let from = if path.starts_with(b"/") { Vec::new() } else { self.directory_of(call.pid)? };
         let path = paths::absolute(&from, &path);
         if let Some(place) = paths::place(&path)
             && !(matches!(place, Place::Device(_)) && self.nodes == Nodes::Real)
@@ -282,6 +281,12 @@ impl Server {
         };
         found.ok_or(Errno::NOENT)
     }
+}
+
+/// Where a descriptor leads, from the caller's root.
+fn path_of(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
+    let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    rustix::fs::readlink(name, Vec::new()).map(std::ffi::CString::into_bytes)
 }
 
 /// The low half of an argument, as the kernel takes an `int`.

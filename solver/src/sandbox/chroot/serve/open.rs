@@ -50,12 +50,7 @@ impl Server {
     }
 
     /// What is not found before it is opened.
-    fn special(
-        &self,
-        call: &Notification,
-        place: &Place,
-        flags: OFlags,
-    ) -> Result<OwnedFd, Stop> {
+    fn special(&self, call: &Notification, place: &Place, flags: OFlags) -> Result<OwnedFd, Stop> {
         if *place == Place::NewTerminal {
             let flags = flags & !OURS | OFlags::NOCTTY | OFlags::CLOEXEC;
             let open = || rustix::fs::open("/dev/ptmx", flags, Mode::empty());
@@ -74,7 +69,13 @@ impl Server {
                 let path = self.in_tree(call, place)?;
                 self.open_in_tree(call, &path, flags & !OURS | OFlags::CLOEXEC)?
             }
-            place => self.show(call, place)?,
+            Place::Processes
+            | Place::Process(..)
+            | Place::Kernel(_)
+            | Place::System(_)
+            | Place::Device(_)
+            | Place::NewTerminal
+            | Place::Terminal(_) => self.show(call, place)?,
         };
         self.send(call, &dir, flags)
     }
@@ -102,12 +103,9 @@ impl Server {
                 let memory = rest == b"mem";
                 (!writes || is_own && paths::may_be_written(rest)) && (!memory || is_own)
             }
-            Subject::Place(place @ Place::Descriptor(_, number, rest)) if rest.is_empty() => {
+            Subject::Place(Place::Descriptor(who, number, rest)) if rest.is_empty() => {
                 let is_ours = || -> Result<bool, Errno> {
-                    let pid = match place {
-                        Place::Descriptor(who, ..) => self.looked_into(call, *who)?,
-                        _ => return Ok(false),
-                    };
+                    let pid = self.looked_into(call, *who)?;
                     let path = self.link_of(pid, &format!("fd/{number}"))?;
                     Ok(self.inside(&path).is_some() || path.starts_with(b"/memfd:"))
                 };
@@ -167,8 +165,7 @@ impl Server {
 
     fn send(&self, call: &Notification, file: &OwnedFd, flags: OFlags) -> Answer {
         let close = flags.contains(OFlags::CLOEXEC);
-        let sent =
-            sys::answer_with_descriptor(self.listener.as_fd(), call.id, file.as_fd(), close);
+        let sent = sys::answer_with_descriptor(self.listener.as_fd(), call.id, file.as_fd(), close);
         match sent.map_err(|error| error.raw_os_error()) {
             // A caller that was killed needs no answer.
             Ok(()) | Err(Some(libc::ENOENT)) => Ok(Reply::Sent),

@@ -164,7 +164,12 @@ impl Tracees {
 
     /// The beginning of a string in the memory of `pid`: at most `most` bytes, and whether it ends
     /// there.
-    pub(super) fn start(&self, pid: i32, address: u64, most: usize) -> Result<(Vec<u8>, bool), Stop> {
+    pub(super) fn start(
+        &self,
+        pid: i32,
+        address: u64,
+        most: usize,
+    ) -> Result<(Vec<u8>, bool), Stop> {
         let length = usize::try_from(PAGE - address % PAGE).unwrap_or(most).min(most);
         let mut bytes = vec![0; length];
         let got = self.read_page(pid, address, &mut bytes)?;
