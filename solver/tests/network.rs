@@ -213,6 +213,7 @@ cases! {
     steps_have_a_loopback_each,
     the_next_step_has_the_same_network_and_none_of_its_past,
     everything_else_is_refused,
+    a_step_sees_an_interface_as_elsewhere,
 }
 
 #[track_caller]
@@ -322,6 +323,18 @@ async fn the_next_step_has_the_same_network_and_none_of_its_past(space: &Space) 
         | ExitStatus::OutOfMemory
         | ExitStatus::Cancelled) => Err(format!("{other:?}")),
     }
+}
+
+async fn a_step_sees_an_interface_as_elsewhere(space: &Space) -> Outcome {
+    let kinds = ["dummy", "bridge"];
+    let kind = kinds.into_iter().find(|kind| ip(&format!("link add some type {kind}")).is_ok());
+    if kind.is_none() {
+        println!("skipped: this kernel has no interface without anything beneath");
+        return Ok(());
+    }
+    ip("link del some")?;
+    let script = "busybox ip -o addr show eth0 | busybox awk '{ print $4 }'";
+    says(space, script, "192.0.0.8/32\nfd72:6275:696c:6400::8/128\n").await
 }
 
 async fn everything_else_is_refused(space: &Space) -> Outcome {

@@ -69,7 +69,12 @@ impl Namespace {
         let handle = enter()?;
         let own: &[IpAddr] = &[IpAddr::V4(OWN_V4), IpAddr::V6(OWN_V6)];
         let own = if ipv6 { own } else { &own[..1] };
-        configure(&routes::everything_to_loopback(own)).map_err(failed("rtnetlink"))?;
+        // Without one the loopback has all addresses, which does as well but for appearances.
+        let made = routes::DEVICE_KINDS.iter().any(|kind| configure(&routes::device(kind)).is_ok());
+        // Fails where there is no IPv6, and so no other address.
+        drop(configure(&routes::no_other_address()));
+        let device = if made { routes::DEVICE } else { routes::LOOPBACK };
+        configure(&routes::everything_to_loopback(own, device)).map_err(failed("rtnetlink"))?;
         let four = Sockets::new(Ipv4Addr::LOCALHOST.into())?;
         let six = if ipv6 { Some(Sockets::new(Ipv6Addr::LOCALHOST.into())?) } else { None };
         let (own_v4, own_v6) = (OWN_V4.octets(), OWN_V6.octets());

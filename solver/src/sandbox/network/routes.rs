@@ -11,10 +11,21 @@ const GET_ROUTE: u16 = 26;
 
 const UP: u32 = 1;
 /// The loopback's number: it is the first interface of every network namespace.
-const LOOPBACK: u32 = 1;
+pub(super) const LOOPBACK: u32 = 1;
+/// Number of the interface that steps see: far from those that a kernel makes by itself.
+pub(super) const DEVICE: u32 = 1000;
+/// Its name, as under other builders.
+const DEVICE_NAME: &str = "eth0";
+/// Kinds of interfaces that need nothing beneath: the kernel may lack one or the other.
+pub(super) const DEVICE_KINDS: [&str; 2] = ["dummy", "bridge"];
+/// Rank of the route through it: behind the one that is taken, which for IPv6 is 1024.
+const FOR_SHOW: u32 = 4096;
+/// `IN6_ADDR_GEN_MODE_NONE`: no address but those it is given.
+const NO_OTHER_ADDRESS: u8 = 1;
 const TABLE_MAIN: u8 = 254;
 const PROTOCOL_STATIC: u8 = 4;
 const SCOPE_UNIVERSE: u8 = 0;
+const SCOPE_LINK: u8 = 253;
 const SCOPE_HOST: u8 = 254;
 const TYPE_UNICAST: u8 = 1;
 const TYPE_LOCAL: u8 = 2;
@@ -36,26 +47,53 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// Brings the loopback up, gives it the addresses `own`, and leads everything of their families
-/// there; with the number of answers.
+/// Makes an interface of such a kind. Nothing ever leaves through it: programs look for one that is
+/// not the loopback, and for an address on it.
+pub(super) fn device(kind: &str) -> (Vec<u8>, usize) {
+    let mut out = Vec::new();
+    let kind = Attributes::new().bytes(1, kind.as_bytes());
+    let attributes = Attributes::new().text(3, DEVICE_NAME).nest(18, &kind);
+    netlink::command(&mut out, (NEW_LINK, netlink::CREATE), 1, &link(DEVICE, 0), &attributes);
+    (out, 1)
+}
+
+/// Has the interface keep to the addresses that it is given.
+pub(super) fn no_other_address() -> (Vec<u8>, usize) {
+    let mut out = Vec::new();
+    let ipv6 = Attributes::new().bytes(8, &[NO_OTHER_ADDRESS]);
+    let attributes = Attributes::new().nest(26, &Attributes::new().nest(10, &ipv6));
+    netlink::command(&mut out, (NEW_LINK, 0), 1, &link(DEVICE, 0), &attributes);
+    (out, 1)
+}
+
+/// The header of a message about an interface; `flags` are set.
+fn link(index: u32, flags: u32) -> Vec<u8> {
+    [[0; 4], index.to_ne_bytes(), flags.to_ne_bytes(), flags.to_ne_bytes()].concat()
+}
+
+/// Brings the loopback and interface `device` up, gives the latter the addresses `own`, and leads
+/// everything of their families to the loopback; with the number of answers. A second route, which
+/// is never taken, names the device for those who look for one.
 ///
 /// All addresses are local ones then: IPv6 has no ordinary routes through the loopback, and over one
 /// of IPv4 the kernel does not send its own refusals. What leaves for another address is caught
 /// before it arrives.
-pub(super) fn everything_to_loopback(own: &[IpAddr]) -> (Vec<u8>, usize) {
+pub(super) fn everything_to_loopback(own: &[IpAddr], device: u32) -> (Vec<u8>, usize) {
     let mut out = Vec::new();
     let mut sequence = 0;
     let mut add = |kind, flags, header: &[u8], attributes: &Attributes| {
         sequence += 1;
         netlink::command(&mut out, (kind, flags), sequence, header, attributes);
     };
-    let [index, up] = [LOOPBACK.to_ne_bytes(), UP.to_ne_bytes()];
-    let link = [[0; 4], index, up, up].concat();
-    add(NEW_LINK, 0, &link, &Attributes::new());
+    add(NEW_LINK, 0, &link(LOOPBACK, UP), &Attributes::new());
+    if device != LOOPBACK {
+        add(NEW_LINK, 0, &link(device, UP), &Attributes::new());
+    }
     for &address in own {
         let bytes = octets(address);
         let bits = u8::try_from(bytes.len() * 8).unwrap_or(0);
-        let header = [[family(address), bits, NO_DETECTION, SCOPE_UNIVERSE], index].concat();
+        let on = device.to_ne_bytes();
+        let header = [[family(address), bits, NO_DETECTION, SCOPE_UNIVERSE], on].concat();
         let attributes = Attributes::new().bytes(2, &bytes).bytes(1, &bytes);
         add(NEW_ADDRESS, netlink::CREATE, &header, &attributes);
         let scope = match address {
@@ -65,6 +103,11 @@ pub(super) fn everything_to_loopback(own: &[IpAddr]) -> (Vec<u8>, usize) {
         let attributes = Attributes::new().ne32(4, LOOPBACK).bytes(7, &bytes);
         let header = route(address, 0, scope, TYPE_LOCAL);
         add(NEW_ROUTE, netlink::CREATE, &header, &attributes);
+        if device != LOOPBACK {
+            let attributes = Attributes::new().ne32(4, device).ne32(6, FOR_SHOW);
+            let header = route(address, 0, SCOPE_LINK, TYPE_UNICAST);
+            add(NEW_ROUTE, netlink::CREATE, &header, &attributes);
+        }
     }
     (out, sequence as usize)
 }
@@ -127,7 +170,10 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn the_messages() {
-        let (bytes, answers) = everything_to_loopback(&[IpAddr::from([192, 0, 0, 8])]);
+        let own = [IpAddr::from([192, 0, 0, 8])];
+        assert_eq!(everything_to_loopback(&own, DEVICE).1, 5);
+        assert_eq!(device("dummy").1, 1);
+        let (bytes, answers) = everything_to_loopback(&own, LOOPBACK);
         assert_eq!(answers, 3);
         expect![[r#"
             20000000 10000500 01000000 00000000
