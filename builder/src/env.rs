@@ -48,6 +48,11 @@ impl Env {
         self.vars.get(name).map(String::as_str).filter(|it| !it.is_empty())
     }
 
+    /// Whether standard error is a terminal that can be drawn on.
+    pub fn stderr_can_be_drawn_on(&self) -> bool {
+        self.stderr_is_terminal && self.var("TERM").is_some_and(|it| it != "dumb")
+    }
+
     /// Home directory.
     pub fn home(&self) -> Option<PathBuf> {
         self.var("HOME").map(PathBuf::from)
@@ -59,5 +64,13 @@ impl Env {
             Some(data) => Some(PathBuf::from(data)),
             None => Some(self.home()?.join(".local/share")),
         }
+    }
+}
+
+/// Columns and rows of the terminal that standard error is; those of a usual one if it does not say.
+pub fn terminal_size() -> (u16, u16) {
+    match rustix::termios::tcgetwinsize(std::io::stderr()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+        Ok(_) | Err(_) => (80, 24),
     }
 }

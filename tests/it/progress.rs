@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use rbuild_tests::needs;
+use rbuild_tests::ran::Running;
 use rbuild_tests::space::TestSpace;
 
 #[test]
@@ -67,6 +68,28 @@ fn raw_progress_is_one_object_a_line() {
         serde_json::from_str::<serde_json::Value>(line)
             .unwrap_or_else(|error| panic!("{error}: {line}"));
     }
+}
+
+#[test]
+fn a_terminal_shows_what_runs() {
+    needs!(Ids, Program("busybox"), Program("script"));
+    let (space, _registry) = TestSpace::with_busybox();
+    // Nobody writes into the pipe: the step runs until it is interrupted.
+    space.write("Dockerfile", "FROM @BASE@\nRUN echo first; mkfifo /pipe; cat /pipe\n");
+    let mut command = space.command(&["-c", "exec script -qec \"$RBUILD build .\" /dev/null >&2"]);
+    let rbuild = command.get_program().to_owned();
+    let mut shell = std::process::Command::new("sh");
+    shell.args(command.get_args()).env_clear().current_dir(space.path("context"));
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env("RBUILD", rbuild).env("TERM", "xterm").stdin(std::process::Stdio::null());
+    command = shell;
+    space.as_runner(&mut command);
+    let mut running = Running::start(&mut command);
+    running.until(" first");
+    running.until(" => [2/2] RUN echo first; mkfifo /pipe; cat /pipe  ");
+    drop(running);
+    // Without one, nothing is drawn.
+    space.run(&["build", "--progress=tty", "."]).ended(2).says("--progress=auto");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod foreign;
 pub mod network;
 pub mod output;
+pub mod progress;
 pub mod raw;
 pub mod request;
 pub mod resources;

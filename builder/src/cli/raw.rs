@@ -220,7 +220,7 @@ pub enum Progress {
     Auto,
     /// Lines
     Plain,
-    /// A terminal that is redrawn
+    /// Lines, and below them what runs now, drawn over and over
     Tty,
     /// Nothing but errors
     Quiet,

@@ -15,7 +15,7 @@ use rbuild_store::reference::Reference;
 
 use super::output::{self, Output};
 use super::raw::{Build, Isolation, Progress, Snapshotter};
-use super::spec;
+use super::{progress, spec};
 use crate::env::Env;
 use crate::report::Failure;
 use crate::session::remote;
@@ -214,7 +214,7 @@ impl Request {
             allow: raw.allow.clone(),
             iidfile: raw.iidfile.clone(),
             metadata_file: raw.metadata_file.clone(),
-            progress: progress(raw, env),
+            progress: progress::mode(raw, env)?,
             quiet: raw.quiet,
             explain: raw.explain,
             snapshotter: raw.snapshotter,
@@ -451,20 +451,6 @@ fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
         }
     }
     Ok((id.to_owned(), SshFrom::Keys(paths)))
-}
-
-fn progress(raw: &Build, env: &Env) -> Progress {
-    use clap::ValueEnum as _;
-    if raw.quiet {
-        return Progress::Quiet;
-    }
-    match raw.progress {
-        Progress::Auto => env
-            .var("BUILDKIT_PROGRESS")
-            .and_then(|it| Progress::from_str(it, true).ok())
-            .unwrap_or(Progress::Auto),
-        given @ (Progress::Plain | Progress::Tty | Progress::Quiet | Progress::Rawjson) => given,
-    }
 }
 
 fn call(raw: &Build) -> Result<Call, Failure> {

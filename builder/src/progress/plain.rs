@@ -22,8 +22,8 @@ const STATUS_STEP: u64 = 16 * 1024 * 1024;
 const MAX_LINE: usize = 64 * 1024;
 
 /// The renderer.
-pub struct Plain<'a> {
-    out: &'a mut dyn Write,
+pub struct Plain<W> {
+    out: W,
     colors: bool,
     /// Only the end is shown.
     quiet: bool,
@@ -35,9 +35,9 @@ pub struct Plain<'a> {
     statuses: HashMap<(Digest, String), u64>,
 }
 
-impl<'a> Plain<'a> {
+impl<W: Write> Plain<W> {
     /// Lines go to `out`.
-    pub fn new(out: &'a mut dyn Write, colors: bool) -> Self {
+    pub fn new(out: W, colors: bool) -> Self {
         Self {
             out,
             colors,
@@ -51,8 +51,13 @@ impl<'a> Plain<'a> {
     }
 
     /// Only the last lines of failed steps go to `out`.
-    pub fn quiet(out: &'a mut dyn Write) -> Self {
+    pub fn quiet(out: W) -> Self {
         Self { quiet: true, ..Self::new(out, false) }
+    }
+
+    /// Where the lines go.
+    pub fn out_mut(&mut self) -> &mut W {
+        &mut self.out
     }
 
     /// Makes `vertex` the one that lines belong to, and returns its number.
@@ -165,7 +170,7 @@ impl<'a> Plain<'a> {
     }
 }
 
-impl Renderer for Plain<'_> {
+impl<W: Write> Renderer for Plain<W> {
     fn flush(&mut self) {
         // A closed terminal does not stop a build.
         drop(self.out.flush());

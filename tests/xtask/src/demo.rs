@@ -102,7 +102,7 @@ fn start(archive: &Path, tree: &Path) -> Outcome {
         println!("(there is no podman here: in a changed root instead)");
     }
     run(Command::new("unshare")
-        .args(["--user", "--map-root-user", "chroot"])
+        .args(["--user", "--map-root-user", "--root"])
         .arg(tree)
         .arg("/bin/hello"))
 }
