@@ -86,12 +86,11 @@ fn with_devices() -> (TestSpace, Registry) {
         .hard_link("dev/zilch", OPEN, "dev/null")
         .file("file", OPEN, "x")
         .finish();
-    let config = json!({ "architecture": "amd64", "os": "linux", "config": {} });
     let registry = Registry::start();
-    registry.put("devices", "1", &Image::new(&[layer], &config));
+    registry.put("devices", "1", &Image::new(&[layer], &json!({})));
     let mut space = TestSpace::new();
     space.word("BASE", &format!("{}/devices:1", registry.address()));
-    space.write("Dockerfile", "FROM --platform=linux/amd64 @BASE@\nCOPY Dockerfile /\n");
+    space.write("Dockerfile", "FROM @BASE@\nCOPY Dockerfile /\n");
     (space, registry)
 }
 

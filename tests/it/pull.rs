@@ -1,6 +1,6 @@
 //! Base images: where they come from, and that nothing is believed before it was checked.
 
-use rbuild_tests::image::{Image, Layer, PLAIN};
+use rbuild_tests::image::{Image, Layer, OPEN, PLAIN};
 use rbuild_tests::needs;
 use rbuild_tests::registry::{Access, Fault, Registry, base64};
 use rbuild_tests::space::TestSpace;
@@ -181,4 +181,24 @@ fn credentials_come_from_a_helper_too() {
     space.write_bytes("home/.docker/config.json", config.to_string().as_bytes());
     let path = "@SPACE@/home/bin:/usr/bin:/bin";
     space.run_with(&[("PATH", path)], &["build", "."]).success();
+}
+
+#[test]
+fn a_layer_may_link_to_a_file_of_a_layer_below_it() {
+    needs!(Ids, Program("busybox"));
+    let (mut space, registry) = TestSpace::with_busybox();
+    let mut layers = rbuild_tests::base::busybox().layers();
+    layers.push(Layer::new().file("data/file", OPEN, "below").finish());
+    layers.push(Layer::new().hard_link("data/link", OPEN, "data/file").finish());
+    let config = &rbuild_tests::base::busybox().config()["config"];
+    registry.put("linked", "1", &Image::new(&layers, config));
+    space.word("LINKED", &format!("{}/linked:1", registry.address()));
+    space.write(
+        "Dockerfile",
+        "FROM @LINKED@\nRUN [ $(stat -c %i /data/file) = $(stat -c %i /data/link) ] && cp /data/link /copy\n",
+    );
+    for driver in ["--snapshotter=auto", "--snapshotter=plain"] {
+        let tree = space.image(&[driver, "--no-cache"]).tree();
+        assert_eq!(tree.read("copy"), "below", "{driver}");
+    }
 }

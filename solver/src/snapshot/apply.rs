@@ -21,6 +21,7 @@ use super::dir::{self, Cursor, MAX_DEPTH, Obstacle, open_beneath, split};
 use super::error::{Error, show};
 use super::grow::finish_dirs;
 use super::links::{self, PathKey};
+use super::lower::Lower;
 use super::owner::Table;
 use super::place::Placer;
 use super::remove::remove_tree;
@@ -36,6 +37,7 @@ const MAX_LINKS_FOLLOWED: usize = 40;
 pub(crate) struct Applier<'fd> {
     root: BorrowedFd<'fd>,
     placer: Placer,
+    lower: &'fd Lower<'fd>,
     cursor: Cursor<'fd>,
     entries: BTreeMap<PathKey, Entry>,
     /// Directories on disk that no entry describes (yet).
@@ -63,11 +65,12 @@ pub(crate) struct Applied {
 const BUFFER_BYTES: usize = 256 * 1024;
 
 impl<'fd> Applier<'fd> {
-    /// Starts with the empty directory `root`.
-    pub(crate) fn new(root: BorrowedFd<'fd>, placer: Placer) -> Self {
+    /// Starts with the empty directory `root`, over the layers `lower`.
+    pub(crate) fn new(root: BorrowedFd<'fd>, placer: Placer, lower: &'fd Lower<'fd>) -> Self {
         Self {
             root,
             placer,
+            lower,
             cursor: Cursor::new(root),
             entries: BTreeMap::new(),
             implied: BTreeSet::new(),
@@ -320,11 +323,30 @@ impl<'fd> Applier<'fd> {
         Ok(())
     }
 
+    /// Makes a file of a layer below one of this layer, and returns where it is.
+    fn bring_up(&mut self, link: &[u8], target: &[u8]) -> Result<Vec<u8>, Error> {
+        let Some((entry, content)) = self.lower.find(target)? else {
+            return Err(Error::archive(link, "links to something that is in no layer"));
+        };
+        let real = entry.path.clone();
+        if self.entries.contains_key(&PathKey(real.clone())) {
+            return Ok(real);
+        }
+        match content {
+            Some(mut content) => self.inode(entry, &mut content)?,
+            None => self.inode(entry, &mut std::io::empty())?,
+        }
+        Ok(real)
+    }
+
     fn hard_link(&mut self, entry: Entry, mut target: Vec<u8>) -> Result<(), Error> {
         self.follow_own_links(&mut target)?;
         let path = entry.path.clone();
+        if !self.entries.contains_key(&PathKey(target.clone())) {
+            target = self.bring_up(&path, &target)?;
+        }
         let Some(first) = self.entries.get(&PathKey(target.clone())) else {
-            return Err(Error::archive(&path, "links to something that is not in its layer"));
+            return Err(Error::Bug(format!("`{}` was not brought up", show(&target))));
         };
         if first.is_dir() || first.kind == Kind::Whiteout {
             return Err(Error::archive(&path, "links to something that is no file"));

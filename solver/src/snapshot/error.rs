@@ -46,6 +46,18 @@ pub enum Error {
         /// What is wrong with it: completes the sentence.
         why: &'static str,
     },
+    /// An archive links to a file of a layer below it that is not on disk (yet).
+    #[error("a layer links to files of layers below it, which are not on disk")]
+    NeedsBelow,
+    /// A layer was unpacked over other layers than those that it is wanted on.
+    #[error(
+        "layer `{layer}` links to files of the layers below it, and is in the store with those of another image: \
+         only one of the two images can be used from this store"
+    )]
+    OtherBelow {
+        /// The layer.
+        layer: String,
+    },
     /// The bytes are not those that were promised.
     #[error(
         "layer `{layer}` does not match its digest: expected diff id {expected}, found {found}"
@@ -117,9 +129,12 @@ impl Error {
     /// The error as it goes over the wire: kind, and the text with its causes.
     pub fn to_failure(&self) -> Failure {
         let kind = match self {
-            Self::Io { .. } | Self::Limit { .. } | Self::Seal { .. } | Self::Store(_) => {
-                FailureKind::Host
-            }
+            Self::Io { .. }
+            | Self::Limit { .. }
+            | Self::Seal { .. }
+            | Self::Store(_)
+            | Self::NeedsBelow
+            | Self::OtherBelow { .. } => FailureKind::Host,
             Self::Stream { .. }
             | Self::Unreadable { .. }
             | Self::Archive { .. }

@@ -1,7 +1,7 @@
 //! Where layers are in the store, and how they get there.
 //!
 //! Beside `listing` and `fs-<mapkey>` a layer's directory can hold `owners-<mapkey>` (see
-//! [`super::owner`]), `sealed` (the blob that was made of it), and `boot-<mapkey>`: the boot during
+//! [`super::owner`]), `below` (see [`super::lower`]), `sealed` (the blob that was made of it), and `boot-<mapkey>`: the boot during
 //! which its files were last known to be whole. Files are not synced when they are written. When
 //! the machine has been started again since, the sizes of all files are compared with the listing
 //! once; a layer that a power failure has torn is set aside, and comes from its blob again.
@@ -236,7 +236,9 @@ impl LayerStore {
             .blobs()
             .open_any(&sealed.blob)?
             .ok_or_else(|| missing("its blob is gone"))?;
-        self.unpack(layer, &mut blob, sealed.diff_id).map(drop)
+        let below = self.remembered_below(layer)?;
+        below.iter().try_for_each(|layer| self.require(layer))?;
+        self.unpack(layer, &mut blob, sealed.diff_id, &below).map(drop)
     }
 
     /// The blob that was made of a layer, if it was.

@@ -44,6 +44,7 @@ mod files;
 mod grow;
 pub(crate) mod inodes;
 mod links;
+mod lower;
 mod merged;
 mod overlay;
 pub mod owner;

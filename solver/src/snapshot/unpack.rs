@@ -21,6 +21,7 @@ use super::LayerStore;
 use super::apply::{Applied, Applier};
 use super::archive::apply;
 use super::error::Error;
+use super::lower::Lower;
 use super::place::Placer;
 use crate::worker::proto::LayerId;
 
@@ -35,30 +36,35 @@ type Block = Arc<Vec<u8>>;
 impl LayerStore {
     /// Unpacks a layer from a stream of blob bytes (the compression is detected), and returns the
     /// bytes of its regular files. A layer that is there already is left as it is, and the stream
-    /// is not read.
+    /// is not read. `below` are the layers below it in its image: few archives need them.
     ///
     /// # Errors
     ///
-    /// If the archive is broken, hostile, or does not hash to `diff_id`; if the disk refuses.
+    /// If the archive is broken, hostile, or does not hash to `diff_id`; if the disk refuses;
+    /// [`Error::NeedsBelow`] if it links to files of layers that are not on disk.
     pub fn unpack(
         &self,
         layer: &LayerId,
         stream: &mut (dyn Read + Send),
         diff_id: DiffId,
+        below: &[LayerId],
     ) -> Result<u64, Error> {
         if self.is_on_disk(layer)? {
+            self.check_below(layer, below)?;
             return Ok(super::prepare::size_of(self.listing(layer)?.entries()));
         }
         let work = self.work_dir("unpack")?;
         let root = work.make("fs")?;
         let placer = Placer::new(self);
+        let lower = Lower::new(self, below);
         let stream_error = |source| Error::Stream { layer: layer.0.clone(), source };
         let (to_hasher, blocks) = sync_channel(QUEUE_BLOCKS);
         let (to_applier, content) = sync_channel(QUEUE_BLOCKS);
         let (decoded, applied, found) = thread::scope(|scope| {
             let hasher = scope.spawn(move || hash(&blocks));
-            let root = root.as_fd();
-            let applier = scope.spawn(move || apply(Applier::new(root, placer), content, layer));
+            let (root, lower) = (root.as_fd(), &lower);
+            let applier =
+                scope.spawn(move || apply(Applier::new(root, placer, lower), content, layer));
             let decoded = decode(stream, &to_hasher, &to_applier);
             drop((to_hasher, to_applier));
             (decoded, join(applier), join(hasher))
@@ -70,6 +76,9 @@ impl LayerStore {
             return Err(Error::Mismatch { layer: layer.0.clone(), expected: diff_id, found });
         }
         self.publish(layer, &work, listing, &owners)?;
+        if lower.was_used() {
+            self.remember_below(layer, below)?;
+        }
         Ok(size)
     }
 }

@@ -10,12 +10,10 @@ use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use rbuild_store::digest::{BlobId, DiffId, Digest};
+use rbuild_store::digest::Digest;
 use rbuild_store::durable::{self, Durability};
 use rbuild_store::local::Store;
-use rbuild_store::lock::KeyLock;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
 
@@ -27,9 +25,6 @@ use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
 use crate::worker::proto::{Answer, Chain, Compression, LayerId, Request, Root, Sealed};
-
-/// Between two looks whether another process is done.
-const PAUSE: Duration = Duration::from_millis(10);
 
 /// A layer that was worked out and not written.
 #[derive(Clone, Debug)]
@@ -59,6 +54,8 @@ pub struct Pulled {
     pub vertex: Digest,
     /// The layer in its registry.
     pub layer: ImageLayer,
+    /// The layers below it in the image, lowest first.
+    pub below: Chain,
 }
 
 #[derive(Debug, Default)]
@@ -73,11 +70,11 @@ struct Layer {
 
 /// The layers of one build.
 pub struct Layers {
-    store: Arc<Store>,
-    worker: Worker,
+    pub(super) store: Arc<Store>,
+    pub(super) worker: Worker,
     session: Arc<dyn Session>,
-    events: EventSink,
-    now: i64,
+    pub(super) events: EventSink,
+    pub(super) now: i64,
     known: Mutex<HashMap<LayerId, Arc<Layer>>>,
     directories: Mutex<Vec<PathBuf>>,
 }
@@ -119,12 +116,19 @@ impl Layers {
         LayerId(format!("{:032x}", u128::from_be_bytes(bytes)))
     }
 
-    /// A layer of an image: named after its diff id, so that images share it.
-    pub fn add_pulled(&self, identifier: &str, vertex: Digest, layer: ImageLayer) -> LayerId {
+    /// A layer of an image: named after its diff id, so that images share it. `below` are those
+    /// below it.
+    pub fn add_pulled(
+        &self,
+        identifier: &str,
+        vertex: Digest,
+        layer: ImageLayer,
+        below: Chain,
+    ) -> LayerId {
         let id = LayerId(layer.diff_id.0.hex());
         let mut known = lock(&self.known);
         known.entry(id.clone()).or_insert_with(|| {
-            let pulled = Pulled { identifier: identifier.to_owned(), vertex, layer };
+            let pulled = Pulled { identifier: identifier.to_owned(), vertex, layer, below };
             Arc::new(Layer { pulled: Some(pulled), ..Layer::default() })
         });
         id
@@ -225,7 +229,7 @@ impl Layers {
     /// Brings the blob of a pulled layer into the store.
     async fn blob(&self, id: &LayerId) -> Result<Option<ImageLayer>, SolveError> {
         let layer = self.layer(id);
-        let Some(Pulled { identifier, vertex, layer: image_layer }) = &layer.pulled else {
+        let Some(Pulled { identifier, vertex, layer: image_layer, .. }) = &layer.pulled else {
             return Ok(None);
         };
         layer
@@ -282,18 +286,6 @@ impl Layers {
         Ok(())
     }
 
-    /// Waits until no other process works at something; nothing else is waited for meanwhile.
-    async fn alone(&self, what: &str) -> Result<KeyLock, SolveError> {
-        let key = Digest::of(what.as_bytes());
-        loop {
-            if let Some(lock) = self.store.try_lock_key(&key)? {
-                return Ok(lock);
-            }
-            // Not a thread that waits: it would outlive an interrupt.
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-
     /// Puts all layers of a tree on disk, side by side.
     ///
     /// # Errors
@@ -309,34 +301,6 @@ impl Layers {
         Ok(rows
             .into_iter()
             .find(|row| self.store.blobs().size(&row.blob).is_ok_and(|size| size.is_some())))
-    }
-
-    async fn unpack(&self, id: &LayerId, blob: BlobId, diff_id: DiffId) -> Result<(), SolveError> {
-        let Some((file, size)) = self.store.blobs().open_any(&blob)? else {
-            return Err(SolveError::new(
-                SolveErrorKind::Host,
-                format!("blob {blob} is not in the store"),
-            ));
-        };
-        let pulled = self.layer(id).pulled.clone();
-        if let Some(Pulled { vertex, .. }) = pulled {
-            let part = format!("extracting {blob}");
-            let kind = EventKind::Status { id: part, current: 0, total: size, done: false };
-            self.events.send(vertex, kind);
-        }
-        let request = Request::Unpack { layer: id.clone(), stream: 0, diff_id };
-        let answer = self.worker.request(request, vec![file.into()]).await?;
-        if let Answer::Unpacked { size } = answer {
-            self.store.db()?.put_layer(&id.0, size, self.now)?;
-        }
-        if let Some(Pulled { vertex, layer, .. }) = pulled {
-            let part = format!("extracting {blob}");
-            let kind = EventKind::Status { id: part, current: size, total: size, done: true };
-            self.events.send(vertex, kind);
-            let row = DiffRow { diff_id, blob, size: layer.size, media_type: layer.media_type };
-            self.store.db()?.put_diff(&row)?;
-        }
-        Ok(())
     }
 
     async fn materialise(&self, id: &LayerId, planned: &Planned) -> Result<(), SolveError> {

@@ -18,6 +18,7 @@ mod layers;
 mod needs;
 pub(crate) mod outside;
 mod recall;
+mod unpack;
 
 use std::sync::Arc;
 

@@ -33,11 +33,11 @@ pub async fn chains(
         let vertex = &graph[id];
         let Some(op) = vertex.op.source() else { return Ok((id, Chain::new())) };
         let found = solver.session.image_layers(&op.identifier, op.platform.as_ref()).await;
-        let chain = found
-            .map_err(|error| SolveError::from(error).at(id))?
-            .into_iter()
-            .map(|layer| layers.add_pulled(&op.identifier, vertex.digest, layer))
-            .collect();
+        let mut chain = Chain::new();
+        for layer in found.map_err(|error| SolveError::from(error).at(id))? {
+            let below = chain.clone();
+            chain.push(layers.add_pulled(&op.identifier, vertex.digest, layer, below));
+        }
         Ok::<_, SolveError>((id, chain))
     });
     Ok(futures_util::future::try_join_all(found).await?.into_iter().collect())

@@ -121,7 +121,7 @@ impl Worker {
         stream: OwnedFd,
         diff_id: DiffId,
     ) -> Result<u64, Failure> {
-        let request = Request::Unpack { layer, stream: 0, diff_id };
+        let request = Request::Unpack { layer, stream: 0, diff_id, below: Chain::new() };
         let answer = self.request(request, vec![stream]).await?;
         let Answer::Unpacked { size } = answer else {
             return Err(unexpected(&answer));

@@ -36,6 +36,9 @@ pub enum Request {
         stream: FdIndex,
         /// What the tar inside must hash to; the layer appears only if it does.
         diff_id: DiffId,
+        /// The layers below it in its image, lowest first. They need not be on disk unless the
+        /// archive links to their files: then the answer is [`Answer::NeedsBelow`].
+        below: Chain,
     },
     /// Make a planned layer visible on disk. Answer: [`Answer::Done`].
     Materialise {
@@ -256,6 +259,8 @@ pub enum Answer {
         /// Bytes of the regular files.
         size: u64,
     },
+    /// The layer cannot be unpacked before those below it.
+    NeedsBelow,
     /// A process ended.
     Exited {
         /// How.

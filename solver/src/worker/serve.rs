@@ -23,7 +23,7 @@ use super::wire::{self, WireError};
 use crate::sandbox::parent::Killer;
 use crate::sandbox::step::{Steps, Way};
 use crate::sandbox::{chroot, sys};
-use crate::snapshot::{LayerStore, Source};
+use crate::snapshot::{Error, LayerStore, Source};
 
 /// A request with its number.
 #[derive(Debug, Deserialize, Serialize)]
@@ -254,9 +254,12 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
             .map_err(|error| Failure { kind: FailureKind::Host, text: error.to_string() })
     };
     let result = match request {
-        Request::Unpack { layer, stream, diff_id } => {
+        Request::Unpack { layer, stream, diff_id, below } => {
             let mut stream = file(stream)?;
-            layers.unpack(&layer, &mut stream, diff_id).map(|size| Answer::Unpacked { size })
+            match layers.unpack(&layer, &mut stream, diff_id, &below) {
+                Err(Error::NeedsBelow) => Ok(Answer::NeedsBelow),
+                result => result.map(|size| Answer::Unpacked { size }),
+            }
         }
         Request::Materialise { layer, roots, contents } => {
             layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
@@ -279,8 +282,7 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
             layers
                 .export_tar(&trees, &mut out, mtime)
                 .and_then(|()| {
-                    io::Write::flush(&mut out)
-                        .map_err(|source| crate::snapshot::Error::Bug(source.to_string()))
+                    io::Write::flush(&mut out).map_err(|source| Error::Bug(source.to_string()))
                 })
                 .map(|()| Answer::Done)
         }

@@ -35,15 +35,11 @@ fn paths_go_through_directories_only() {
 fn links_cannot_leave() {
     refused(
         "h a /etc/passwd",
-        &expect![
-            "layer archive is not acceptable: `a` links to something that is not in its layer"
-        ],
+        &expect!["layer archive is not acceptable: `a` links to something that is in no layer"],
     );
     refused(
         "h a ../../outside",
-        &expect![
-            "layer archive is not acceptable: `a` links to something that is not in its layer"
-        ],
+        &expect!["layer archive is not acceptable: `a` links to something that is in no layer"],
     );
     refused(
         "d a\nh b a",
@@ -177,9 +173,9 @@ fn what_does_not_hash_right_never_appears() {
     let place = place(Driver::Plain);
     let bytes = archive("f a x");
     let layer = LayerId("abc".into());
-    let result = place.layers.unpack(&layer, &mut &bytes[..], DiffId(Digest::of(b"other")));
+    let result = place.layers.unpack(&layer, &mut &bytes[..], DiffId(Digest::of(b"other")), &[]);
     assert!(matches!(result, Err(Error::Mismatch { .. })));
-    let result = place.layers.unpack(&layer, &mut &bytes[..700], DiffId(Digest::of(b"other")));
+    let result = place.layers.unpack(&layer, &mut &bytes[..700], DiffId(Digest::of(b"other")), &[]);
     assert!(result.is_err(), "a stream that ends early");
     assert!(!place.layers.is_on_disk(&layer).expect("says"));
     assert_eq!(fs::read_dir(place.root().join("layers")).expect("reads").count(), 0);

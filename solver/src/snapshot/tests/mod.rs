@@ -36,7 +36,7 @@ impl Place {
     fn unpack(&self, archive: &[u8]) -> Result<LayerId, Error> {
         let digest = Digest::of(archive);
         let layer = LayerId(digest.hex());
-        self.layers.unpack(&layer, &mut &archive[..], DiffId(digest))?;
+        self.layers.unpack(&layer, &mut &archive[..], DiffId(digest), &[])?;
         Ok(layer)
     }
 

@@ -63,7 +63,7 @@ fn a_layer_torn_by_a_crash_is_noticed() {
     assert!(!fs_dir.exists());
     let bytes = archive("f a hello");
     let again = place.again(Driver::Plain);
-    again.unpack(&layer, &mut &bytes[..], DiffId(Digest::of(&bytes))).expect("unpacks again");
+    again.unpack(&layer, &mut &bytes[..], DiffId(Digest::of(&bytes)), &[]).expect("unpacks again");
     assert_eq!(files(&fs_dir), "a: hello\n");
 }
 
@@ -210,6 +210,36 @@ fn sealed_layers_come_back_from_their_blob() {
         .prepare(std::slice::from_ref(&layer), Access::Read)
         .expect("prepares");
     assert_eq!(files(&place.fs(&layer)), before);
+}
+
+#[test]
+fn links_to_files_of_layers_below_bring_them_up() {
+    let place = place(Driver::Plain);
+    let below = [
+        place.unpack(&archive("d usr\nd usr/lib\nf usr/lib/so old\nl lib usr/lib")).expect("one"),
+        place.unpack(&archive("d usr\nd usr/lib\nf usr/lib/so new")).expect("two"),
+    ];
+    let bytes = archive("h copy lib/so\nh again copy");
+    let digest = Digest::of(&bytes);
+    let layer = LayerId(digest.hex());
+    let unpack =
+        |below: &[LayerId]| place.layers.unpack(&layer, &mut &bytes[..], DiffId(digest), below);
+    assert!(matches!(unpack(&[]), Err(Error::Archive { .. })));
+    let strange = [LayerId("00".repeat(32))];
+    assert!(matches!(unpack(&strange), Err(Error::NeedsBelow)));
+    unpack(&below).expect("unpacks");
+    check_listing(
+        &place,
+        &layer,
+        &expect![[r#"
+        f644 again 3
+        h644 copy = again
+        h644 usr/lib/so = again
+    "#]],
+    );
+    assert_eq!(fs::read(place.fs(&layer).join("copy")).expect("reads"), b"new");
+    unpack(&below).expect("is there");
+    assert!(matches!(unpack(&below[..1]), Err(Error::OtherBelow { .. })));
 }
 
 #[test]
