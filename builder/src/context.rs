@@ -4,7 +4,7 @@
 //! are unpacked by the build itself, with owners and links, and ignore files mean nothing in them.
 //! Only the Dockerfile is read here.
 
-mod archive;
+pub mod archive;
 
 use std::io::{BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use rbuild_frontend::gateway::{
     Gateway, GatewayError, GatewayErrorKind, ImageRequest, ResolvedImage,
 };
+use rbuild_solver::llb::op::SourceOp;
 use rbuild_solver::solve::EventSink;
 
+use crate::report::Kind;
 use crate::session::images::Images;
+use crate::session::remote::Remotes;
 
 /// Largest file of a context that the frontend reads, in bytes.
 const MAX_FILE: u64 = 16 << 20;
@@ -25,6 +28,8 @@ pub struct LocalGateway {
     pub images: Arc<Images>,
     /// The runtime that registries are asked on.
     pub runtime: tokio::runtime::Handle,
+    /// Git repositories and web servers.
+    pub remotes: Arc<Remotes>,
     /// Where progress goes.
     pub events: EventSink,
     /// Directories by name of the local source.
@@ -76,6 +81,21 @@ impl Gateway for LocalGateway {
                 hint: None,
             }),
         }
+    }
+
+    fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, GatewayError> {
+        let context = self.directories.get("context").cloned().flatten();
+        let time = self.remotes.time(source, context.as_deref());
+        self.runtime.block_on(time).map_err(|error| GatewayError {
+            kind: match error.kind {
+                Kind::Host => GatewayErrorKind::Host,
+                Kind::User | Kind::Usage | Kind::Remote | Kind::Bug | Kind::Interrupted => {
+                    GatewayErrorKind::Remote
+                }
+            },
+            text: error.text,
+            hint: error.hint,
+        })
     }
 
     fn similar_context_files(&self, context: &str, path: &str) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What the frontend asks of the world, and what it is told.
 
+use rbuild_solver::llb::op::SourceOp;
 use rbuild_store::image::config::ImageConfig;
 use rbuild_store::platform::Platform;
 
@@ -68,6 +69,14 @@ pub trait Gateway {
     /// If it exists and cannot be read.
     fn read_context_file(&self, context: &str, path: &str)
     -> Result<Option<Vec<u8>>, GatewayError>;
+
+    /// The time of a source, in seconds: of a commit, of a file of a web server, of the newest file
+    /// of an archive. None if it has none.
+    ///
+    /// # Errors
+    ///
+    /// If the source cannot be had.
+    fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, GatewayError>;
 
     /// Names of the files of a build context that resemble `path`, for "did you mean"; may be empty.
     fn similar_context_files(&self, context: &str, path: &str) -> Vec<String>;

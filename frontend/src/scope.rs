@@ -17,7 +17,6 @@ use rbuild_store::platform::Platform;
 use crate::ast::ArgInstruction;
 use crate::diagnostic::Diagnostic;
 use crate::expand::{ExpandError, Expander, Expansion};
-use crate::options::BuildOptions;
 use crate::text::Span;
 
 /// Arguments that direct the build and never reach a process.
@@ -215,51 +214,6 @@ pub(crate) fn proxy_env(given: &BTreeMap<String, String>) -> Option<ProxyEnv> {
         is_set = true;
     }
     is_set.then_some(proxy)
-}
-
-/// Settles `SOURCE_DATE_EPOCH`: a `--build-arg`, else the environment's, else a global `ARG` with
-/// a default. Afterwards `given` and `globals` hold the number, or nothing if there is none.
-///
-/// # Errors
-///
-/// If the value is not a number of seconds. `context` is accepted for a local context, which has
-/// no time of its own: then there is none.
-pub(crate) fn settle_epoch(
-    options: &BuildOptions,
-    given: &mut BTreeMap<String, String>,
-    globals: &mut Globals,
-) -> Result<Option<i64>, Diagnostic> {
-    const NAME: &str = "SOURCE_DATE_EPOCH";
-    let declared = globals.env.get(NAME).filter(|it| !it.is_empty()).map(str::to_owned);
-    let Some(value) = given.get(NAME).cloned().or(declared) else { return Ok(None) };
-    let epoch = match value.parse::<i64>() {
-        Ok(epoch) => Some(epoch),
-        Err(_) if value.is_empty() => None,
-        Err(_) if value == "context" && is_local(options) => None,
-        Err(_) => {
-            let help = "give seconds since 1970-01-01: `--build-arg SOURCE_DATE_EPOCH=1700000000`";
-            let message = format!("invalid SOURCE_DATE_EPOCH: {value}");
-            return Err(Diagnostic::of_file(message).with_help(help));
-        }
-    };
-    let text = epoch.map(|epoch| epoch.to_string());
-    if let Some(text) = text {
-        if globals.env.get(NAME).is_some() {
-            globals.env.set(NAME, &text);
-        }
-        if given.contains_key(NAME) {
-            given.insert(NAME.to_owned(), text);
-        }
-    } else {
-        globals.env.remove(NAME);
-        given.remove(NAME);
-    }
-    Ok(epoch)
-}
-
-fn is_local(options: &BuildOptions) -> bool {
-    use crate::options::MainContext;
-    matches!(options.context, MainContext::Local)
 }
 
 #[cfg(test)]

@@ -193,10 +193,7 @@ fn a_layer_may_link_to_a_file_of_a_layer_below_it() {
     let config = &rbuild_tests::base::busybox().config()["config"];
     registry.put("linked", "1", &Image::new(&layers, config));
     space.word("LINKED", &format!("{}/linked:1", registry.address()));
-    space.write(
-        "Dockerfile",
-        "FROM @LINKED@\nRUN [ $(stat -c %i /data/file) = $(stat -c %i /data/link) ] && cp /data/link /copy\n",
-    );
+    space.write("Dockerfile", "FROM @LINKED@\nRUN cp /data/link /copy\n");
     for driver in ["--snapshotter=auto", "--snapshotter=plain"] {
         let tree = space.image(&[driver, "--no-cache"]).tree();
         assert_eq!(tree.read("copy"), "below", "{driver}");

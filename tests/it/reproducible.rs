@@ -4,11 +4,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use rbuild_tests::image::Image;
+use rbuild_tests::image::{Image, Layer, OPEN};
 use rbuild_tests::needs;
 use rbuild_tests::registry::Registry;
 use rbuild_tests::space::TestSpace;
+use rbuild_tests::web::Web;
 use serde_json::Value;
+
+use crate::contexts::repository;
 
 const EPOCH: &str = "1234567890";
 
@@ -103,4 +106,31 @@ fn an_epoch_comes_from_the_command_line_the_environment_or_the_dockerfile() {
     assert_eq!(created(&["--build-arg", "SOURCE_DATE_EPOCH=1"], "2"), "1970-01-01T00:00:01Z");
     let wrong = space.build(&["--build-arg", "SOURCE_DATE_EPOCH=soon"]).ended(1);
     wrong.says("invalid SOURCE_DATE_EPOCH: soon").says_a_way_out();
+}
+
+#[test]
+fn an_epoch_can_be_the_time_of_a_commit_a_file_or_a_stage() {
+    needs!(Program("git"));
+    let (space, repository) = (TestSpace::new(), repository("sha1"));
+    let created = |context: &str, args: &[&str], input: &[u8]| {
+        space.image_of(context, args, input).config()["created"].as_str().unwrap().to_owned()
+    };
+    let named = ["--build-arg", "SOURCE_DATE_EPOCH=context"];
+    assert_eq!(created(&repository.url, &named, b""), "2023-11-14T22:13:20Z");
+    let web = Web::start();
+    let archive =
+        Layer::new().file("Dockerfile", OPEN, "FROM scratch\nCOPY Dockerfile /\n").finish();
+    web.put("/old.tar", &[], archive.clone());
+    web.put("/new.tar", &[("last-modified", "Fri, 15 Apr 2022 05:20:00 GMT")], archive.clone());
+    assert_eq!(created(&web.url("/old.tar"), &named, b""), "1970-01-01T00:00:01Z");
+    assert_eq!(created(&web.url("/new.tar"), &named, b""), "2022-04-15T05:20:00Z");
+    assert_eq!(created("-", &named, &archive), "1970-01-01T00:00:01Z");
+    let text = format!(
+        "ARG SOURCE_DATE_EPOCH=src\nFROM scratch AS src\nADD {} /\nFROM scratch\nCOPY Dockerfile /\n",
+        web.url("/new.tar")
+    );
+    space.write("Dockerfile", &text);
+    assert_eq!(created(".", &[], b""), "2022-04-15T05:20:00Z");
+    let context = format!("src={}", web.url("/old.tar"));
+    assert_eq!(created(".", &["--build-context", &context], b""), "1970-01-01T00:00:01Z");
 }

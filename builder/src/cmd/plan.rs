@@ -106,6 +106,7 @@ impl Opened {
         let Definition { name, ignore, .. } = &self.context.definition;
         LocalGateway {
             images: Arc::clone(&self.images),
+            remotes: Arc::clone(&self.remotes),
             runtime,
             events,
             directories: self.directories.clone(),

@@ -1,4 +1,4 @@
-//! The Dockerfile in a context that is an archive. Nothing is unpacked for it.
+//! The Dockerfile in a context that is an archive, and the archive's age. Nothing is unpacked for it.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -6,7 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use rbuild_store::compress::{self, Format};
-use rbuild_store::entry::Kind as EntryKind;
+use rbuild_store::entry::{Entry, Kind as EntryKind};
 use rbuild_store::tar::read::{Item, ReadError, TarReader};
 
 use crate::report::{Failure, Kind};
@@ -33,13 +33,13 @@ pub(super) fn is_archive(start: &[u8]) -> bool {
 /// fails.
 pub(super) fn read(path: &Path, names: &[&str], limit: u64) -> Result<Option<Vec<u8>>, Failure> {
     let mut entries = Entries::default();
-    each(path, |path, kind, _| entries.add(path, kind))?;
+    each(path, |entry, _| entries.add(&entry.path, &entry.kind))?;
     let Some(wanted) = names.iter().find_map(|name| entries.resolve(name.as_bytes())) else {
         return Ok(None);
     };
     let mut found = None;
-    each(path, |path, kind, body| {
-        if path == wanted && matches!(kind, EntryKind::File { .. }) {
+    each(path, |entry, body| {
+        if entry.path == wanted && matches!(entry.kind, EntryKind::File { .. }) {
             let mut bytes = Vec::new();
             body.take(limit + 1).read_to_end(&mut bytes).map_err(ReadError::Io)?;
             found = Some(bytes);
@@ -53,10 +53,23 @@ pub(super) fn read(path: &Path, names: &[&str], limit: u64) -> Result<Option<Vec
     Ok(found)
 }
 
-/// Calls `visit` for each entry: path, kind, body.
+/// When the newest regular file of an archive was changed, in seconds; none if there is none, or
+/// if it is no archive.
+pub fn newest(path: &Path) -> Option<i64> {
+    let mut newest = None;
+    let read = each(path, |entry, _| {
+        if matches!(entry.kind, EntryKind::File { .. }) {
+            newest = newest.max(Some(entry.mtime.secs));
+        }
+        Ok(())
+    });
+    read.ok().and(newest)
+}
+
+/// Calls `visit` for each entry: what the header says, the body.
 fn each(
     path: &Path,
-    mut visit: impl FnMut(&[u8], &EntryKind, &mut dyn Read) -> Result<(), ReadError>,
+    mut visit: impl FnMut(&Entry, &mut dyn Read) -> Result<(), ReadError>,
 ) -> Result<(), Failure> {
     let file = File::open(path)
         .map_err(|error| Failure::host(&format!("read {}", path.display()), &error))?;
@@ -65,7 +78,7 @@ fn each(
         let mut tar = TarReader::plain(BufReader::new(stream));
         while let Some(item) = tar.next()? {
             if let Item::Entry(entry) = item {
-                visit(&entry.path, &entry.kind, &mut tar)?;
+                visit(&entry, &mut tar)?;
             }
         }
         Ok(())

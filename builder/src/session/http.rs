@@ -32,6 +32,15 @@ pub struct HttpFile {
     pub digest: Digest,
     etag: Option<String>,
     last_modified: Option<String>,
+    /// The same in seconds.
+    modified: Option<i64>,
+}
+
+impl HttpFile {
+    /// When the server says that it was changed, in seconds.
+    pub fn modified(&self) -> Option<i64> {
+        self.modified
+    }
 }
 
 /// Fetches `identifier`, or finds it as fetched before and unchanged.
@@ -109,6 +118,7 @@ pub async fn fetch(
         digest,
         etag: head.validators.etag,
         last_modified: head.validators.last_modified,
+        modified: head.modified,
     };
     // Without the note the file is fetched again; nothing else depends on it.
     drop(std::fs::write(&note, serde_json::to_vec(&result).unwrap_or_default()));

@@ -1,7 +1,8 @@
 //! Sources that others serve: git repositories and files of web servers, each fetched once a build.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rbuild_frontend::lower::git_ref::GitRef;
@@ -14,6 +15,8 @@ use super::git::{self, GitSource};
 use super::http::{self, HttpFile};
 use super::images::Images;
 use super::offers::Offers;
+use crate::context::archive;
+use crate::report::Failure;
 
 /// The name of the file that a web server's context is.
 pub const CONTEXT_FILE: &str = "context";
@@ -64,6 +67,32 @@ impl Remotes {
     /// Nothing is fetched yet.
     pub fn new(store: Arc<Store>, images: Arc<Images>, offers: Arc<Offers>) -> Self {
         Self { store, images, offers, git: Mutex::default(), http: Mutex::default() }
+    }
+
+    /// The time of a source in seconds: of a commit, of a file as its server says, of the newest file
+    /// in an archive. `context` is where the main context is, if it is here.
+    ///
+    /// # Errors
+    ///
+    /// If the source cannot be fetched.
+    pub async fn time(
+        &self,
+        source: &SourceOp,
+        context: Option<&Path>,
+    ) -> Result<Option<i64>, Failure> {
+        if source.identifier.starts_with("git://") {
+            let mut attrs = source.attrs.clone();
+            attrs.insert("git.mtime".to_owned(), "commit".to_owned());
+            let tree = self.store.root().join(self.git(&source.identifier, &attrs).await?.dir);
+            let read = |error| Failure::host(&format!("look at {}", tree.display()), &error);
+            return Ok(Some(tree.metadata().map_err(read)?.mtime()));
+        }
+        if is_url(&source.identifier) {
+            let file = self.http(&source.identifier, &source.attrs, &|_, _, _, _| {}).await?;
+            let newest = || archive::newest(&self.store.root().join(&file.dir).join(&file.name));
+            return Ok(file.modified().or_else(newest));
+        }
+        Ok(context.and_then(|directory| archive::newest(&directory.join(CONTEXT_FILE))))
     }
 
     /// Fetches a `git://` source: a directory that holds the tree.

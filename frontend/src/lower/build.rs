@@ -87,7 +87,7 @@ impl<'a> Build<'a> {
         let declared = global_args(input);
         super::resolve::warn_bad_defaults(input, rules, &platform_args, &declared, linter);
         let mut globals = scope::globals(platform_args, rules, &declared, &given)?;
-        let epoch = scope::settle_epoch(options, &mut given, &mut globals)?;
+        let epoch = super::epoch::settle(input, rules, &mut given, &mut globals)?;
         let naming =
             Naming { options, target_platform: &target_platform, globals: &globals, rules };
         let mut stages = Stages::collect(input.dockerfile, &naming, linter)?;

@@ -310,7 +310,7 @@ fn settle_git(plan: &Plan<'_>, mut git: GitRef) -> Result<GitRef, String> {
 }
 
 /// The source of an address, and the name of the file in it.
-fn http_source(address: &str, checksum: &str) -> Result<(SourceOp, String), String> {
+pub(crate) fn http_source(address: &str, checksum: &str) -> Result<(SourceOp, String), String> {
     let path = Url::parse(address).map(|url| clean(&url.path)).unwrap_or_default();
     let file = match paths::base_name(&path) {
         "." | "/" | ".." => UNNAMED,

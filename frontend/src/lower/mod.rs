@@ -14,6 +14,7 @@ mod config;
 mod copy;
 mod dispatch;
 mod draft;
+mod epoch;
 pub(crate) mod expose;
 pub mod git_ref;
 pub(crate) mod gotext;

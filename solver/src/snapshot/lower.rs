@@ -96,6 +96,7 @@ impl LayerStore {
     }
 }
 
+/// One line for each layer.
 fn list(chain: &[LayerId]) -> String {
-    chain.iter().map(|layer| format!("{}\n", layer.0)).collect()
+    chain.iter().flat_map(|layer| [layer.0.as_str(), "\n"]).collect()
 }

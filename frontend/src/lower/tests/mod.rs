@@ -2,6 +2,7 @@
 
 mod call;
 mod copy;
+mod epoch;
 mod images;
 mod named;
 mod refused;
@@ -14,6 +15,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use expect_test::Expect;
+use rbuild_solver::llb::op::SourceOp;
 use rbuild_store::image::config::ImageConfig;
 use rbuild_store::platform::Platform;
 
@@ -68,6 +70,14 @@ impl Gateway for Fake {
         let mut files = self.files.iter();
         let file = files.find(|(its_context, name, _)| *its_context == context && *name == path);
         Ok(file.map(|(_, _, content)| content.as_bytes().to_vec()))
+    }
+
+    /// Whatever has `time=N` in its name or its attributes is from that second.
+    fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, GatewayError> {
+        let text = format!("{source:?} ");
+        let (_, after) = text.split_once("time=").unwrap_or_default();
+        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+        Ok(digits.parse().ok())
     }
 
     fn similar_context_files(&self, _context: &str, _path: &str) -> Vec<String> {
