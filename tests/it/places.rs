@@ -148,3 +148,17 @@ fn limits_hold_a_step_and_what_does_not_is_told() {
     space.build(&["--memory=1m"]).ended(2).says("--memory");
     space.build(&["--cpuset-cpus=x"]).ended(2).says("--cpuset-cpus");
 }
+
+#[test]
+fn a_store_that_no_step_could_work_in_says_where_to_put_it() {
+    needs!(Root, Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    let _disk = rbuild_tests::disk::Disk::mount(&space, "inert", "tmpfs", "noexec,mode=755");
+    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+    let root = "--root=@SPACE@/inert/store";
+    let ran = space.run(&[root, "build", "--snapshotter=plain", "."]);
+    ran.ended(3).says("mounted noexec").says("--root DIR").says_a_way_out();
+    // An overlay is a file system of its own.
+    space.run(&[root, "build", "--snapshotter=overlay", "."]).success();
+    space.run(&["--root=/proc/store", "build", "."]).ended(3).says_a_way_out();
+}

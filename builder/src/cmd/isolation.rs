@@ -86,6 +86,11 @@ pub async fn check(
         };
         return Err(Failure::new(Kind::Host, format!("{text}: {}", found.why)).hint(hint));
     }
+    if let Some(unsuited) = found.unsuited {
+        let text = format!("RUN cannot work in the store: {unsuited}");
+        let hint = "`rbuild doctor` shows what the store's place allows";
+        return Err(Failure::new(Kind::Host, text).hint(hint));
+    }
     let driver = if found.overlay { "overlay" } else { "plain" };
     let why = if found.why.is_empty() { String::new() } else { format!(" ({})", found.why) };
     let line = format!("[internal] isolation {}, {driver} snapshots{why}", found.rung);

@@ -61,7 +61,14 @@ fn root(cli: &Cli, env: &Env) -> Result<PathBuf, Failure> {
 
 /// Opens the store.
 fn open_store(root: &std::path::Path) -> Result<Arc<Store>, Failure> {
-    Store::open(root).map(Arc::new).map_err(Failure::from)
+    Store::open(root).map(Arc::new).map_err(|error| {
+        let failure = Failure::from(error);
+        // A newer format, and whatever else has a way out of its own.
+        if failure.hint.is_some() || failure.text.contains("No space left") {
+            return failure;
+        }
+        failure.hint("name a directory that can be written to with --root or RBUILD_ROOT")
+    })
 }
 
 /// Writes data to standard output. A closed reader is no failure.

@@ -293,6 +293,14 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
              decides about owners itself (root squash): owners are recorded beside the files",
             &["put the store on a local disk: --root DIR or RBUILD_ROOT"],
         ),
+        "symlink(2) in the store" | "names in the store" => words(
+            "the file system of the store cannot hold the files of an image",
+            &["put the store on a Linux file system: --root DIR or RBUILD_ROOT"],
+        ),
+        "programs in the store" => words(
+            "whole trees are made in the store, from which no step could start a program",
+            &["put the store where programs run: --root DIR or RBUILD_ROOT"],
+        ),
         "mount(2) of proc" => words(
             "the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy \
              of it, which shows processes around them, but their pid namespace keeps them apart",

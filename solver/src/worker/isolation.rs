@@ -15,6 +15,8 @@ pub struct Isolation {
     pub why: String,
     /// The rungs that the host refuses, with causes and ways out.
     pub refused: Vec<(Rung, Explained)>,
+    /// Why no step could work in the store, if that is known.
+    pub unsuited: Option<Explained>,
 }
 
 /// How steps will be held, as far as that is known without starting a worker.
@@ -25,11 +27,16 @@ pub(super) fn foresee(setup: &Setup) -> Option<Isolation> {
             match answers.rung(rung) {
                 Ok(()) => {
                     let overlay = match setup.snapshotter {
+                        // It mounts nothing.
+                        _ if rung == Rung::Chroot => Err(String::new()),
                         Snapshotter::Auto => answers.overlay(&Facts::of(&setup.store)),
                         Snapshotter::Plain => Err(String::new()),
                         Snapshotter::Overlay => return None,
                     };
-                    return Some(Isolation::new(rung, &overlay, explained(refused)));
+                    let unsuited = answers.suited(overlay.is_ok()).err();
+                    let unsuited = unsuited.map(|it| explain(it, &Facts::of(&setup.store)));
+                    let found = Isolation::new(rung, &overlay, explained(refused));
+                    return Some(Isolation { unsuited, ..found });
                 }
                 Err(refusal) => refused.push((rung, refusal)),
             }
@@ -52,13 +59,13 @@ impl Isolation {
         let plain = overlay.as_ref().err().filter(|it| !it.is_empty());
         let plain = plain.iter().map(|it| format!("no overlay: {it}"));
         let why = rungs.chain(plain).collect::<Vec<_>>().join("; ");
-        Self { rung: rung.name(), overlay: overlay.is_ok(), why, refused }
+        Self { rung: rung.name(), overlay: overlay.is_ok(), why, refused, unsuited: None }
     }
 
     /// Without any.
     pub(super) fn none(refused: Vec<(Rung, Explained)>) -> Self {
         let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
-        Self { rung: "none", overlay: false, why, refused }
+        Self { rung: "none", overlay: false, why, refused, unsuited: None }
     }
 
     /// What a worker that has started says about the host.

@@ -185,6 +185,8 @@ fn what_no_rung_hangs_on() {
     for (call, errno) in [
         ("an overlay in the store", 0),
         ("chown(2) in the store", libc::EPERM),
+        ("symlink(2) in the store", libc::EPERM),
+        ("programs in the store", 0),
         ("mount(2) of proc", libc::EPERM),
         ("seccomp(SECCOMP_FILTER_FLAG_NEW_LISTENER)", libc::EBUSY),
         ("pivot_root(2)", libc::EPERM),
@@ -206,6 +208,12 @@ fn what_no_rung_hangs_on() {
         chown(2) in the store: Operation not permitted (EPERM)
         files of the store cannot belong to the users of an image, as on a network file system that decides about owners itself (root squash): owners are recorded beside the files
         - put the store on a local disk: --root DIR or RBUILD_ROOT
+        symlink(2) in the store: Operation not permitted (EPERM)
+        the file system of the store cannot hold the files of an image
+        - put the store on a Linux file system: --root DIR or RBUILD_ROOT
+        programs in the store
+        whole trees are made in the store, from which no step could start a program
+        - put the store where programs run: --root DIR or RBUILD_ROOT
         mount(2) of proc: Operation not permitted (EPERM)
         the place's own /proc is partly hidden, so the kernel mounts no other: steps see a copy of it, which shows processes around them, but their pid namespace keeps them apart
         - docker run --security-opt systempaths=unconfined; Kubernetes: procMount: Unmasked

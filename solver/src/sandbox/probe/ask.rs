@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use rbuild_store::local::Store;
-use rustix::fs::{Gid, Mode, Uid};
+use rustix::fs::{Gid, Mode, StatVfsMountFlags, Uid};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::Signal;
 use rustix::thread::UnshareFlags;
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::{Answer, Answers, Ask, Question, unanswered};
 use crate::sandbox::network::{self, Backend};
 use crate::sandbox::sys::{self, Fork, Instruction, Listener};
-use crate::sandbox::{cgroup, kernel, overlay};
+use crate::sandbox::{cgroup, chroot, kernel, overlay};
 use crate::worker::launch::{Refusal, own_ids, write_maps, write_single};
 use crate::worker::wire::{self, WireError};
 
@@ -142,10 +142,12 @@ impl Place<'_> {
             Question::PivotRoot => self.pivot(),
             Question::FreshProc => self.fresh_proc(),
             Question::Listener => listener(),
-            Question::Chroot => crate::sandbox::chroot::allowed(),
+            Question::Chroot => chroot::allowed_in(self.work),
             Question::Overlay => self.overlay(),
             Question::Reflink => self.reflink(),
             Question::Attributes => self.attributes(),
+            Question::Names => self.names(),
+            Question::Programs => self.programs(),
             Question::Fuse => opens("/dev/fuse"),
             Question::Tun => opens("/dev/net/tun"),
             Question::Cgroup => cgroup::works().map_err(|error| {
@@ -230,6 +232,26 @@ impl Place<'_> {
         let (from, to) = (file("from")?, file("to")?);
         rustix::io::write(&from, &[1; 4096]).map_err(refused("write(2)"))?;
         rustix::fs::ioctl_ficlone(&to, &from).map_err(refused("ioctl(FICLONE)"))
+    }
+
+    fn names(&self) -> Answer {
+        let path = |name: &str| self.work.join(name);
+        rustix::fs::symlink("target", path("link")).map_err(refused("symlink(2) in the store"))?;
+        fs::write(path("case"), "").map_err(refused("write(2)"))?;
+        if path("CASE").exists() {
+            let detail = "names that differ in case are one".to_owned();
+            return Err(Refusal { call: "names in the store".to_owned(), errno: 0, detail });
+        }
+        Ok(())
+    }
+
+    fn programs(&self) -> Answer {
+        let found = rustix::fs::statvfs(self.work).map_err(refused("statvfs(2) of the store"))?;
+        if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+            let detail = "its file system is mounted noexec".to_owned();
+            return Err(Refusal { call: "programs in the store".to_owned(), errno: 0, detail });
+        }
+        Ok(())
     }
 
     fn attributes(&self) -> Answer {

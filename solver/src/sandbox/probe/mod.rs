@@ -63,6 +63,10 @@ pub enum Question {
     Reflink,
     /// Attributes of files of the store.
     Attributes,
+    /// Links in the store, and names that differ in case.
+    Names,
+    /// Programs in the store that run.
+    Programs,
     /// `/dev/fuse`.
     Fuse,
     /// `/dev/net/tun`.
@@ -79,7 +83,7 @@ pub enum Question {
 
 impl Question {
     /// What a build wants to know before it begins; what takes longest first.
-    pub const OF_A_BUILD: [Self; 8] = [
+    pub const OF_A_BUILD: [Self; 10] = [
         Self::IdRange,
         Self::Overlay,
         Self::UserNamespace,
@@ -88,10 +92,12 @@ impl Question {
         Self::Namespaces,
         Self::Listener,
         Self::Chroot,
+        Self::Names,
+        Self::Programs,
     ];
 
     /// What people want to know, in the order in which it is shown.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::UserNamespace,
         Self::OneId,
         Self::IdRange,
@@ -105,6 +111,8 @@ impl Question {
         Self::Overlay,
         Self::Reflink,
         Self::Attributes,
+        Self::Names,
+        Self::Programs,
         Self::Fuse,
         Self::Tun,
         Self::Cgroup,
@@ -129,6 +137,8 @@ impl Question {
             Self::Overlay => "overlay",
             Self::Reflink => "reflink",
             Self::Attributes => "attributes",
+            Self::Names => "names",
+            Self::Programs => "programs",
             Self::Fuse => "fuse",
             Self::Tun => "tun",
             Self::Cgroup => "cgroup",
@@ -154,6 +164,8 @@ impl Question {
             Self::Overlay => "overlay in the store",
             Self::Reflink => "reflinks in the store",
             Self::Attributes => "user.* attributes in the store",
+            Self::Names => "links and names in the store",
+            Self::Programs => "programs in the store",
             Self::Fuse => "/dev/fuse",
             Self::Tun => "/dev/net/tun",
             Self::Cgroup => "limits by cgroup",
@@ -198,6 +210,17 @@ impl Answers {
             let unknown = explained.cause.is_empty();
             if unknown { explained.refusal.to_string() } else { explained.cause }
         })
+    }
+
+    /// Whether trees of steps can be in the store, else what was refused. Overlays bring execution
+    /// with them, whole trees have that of the file system.
+    ///
+    /// # Errors
+    ///
+    /// What was refused.
+    pub fn suited(&self, overlay: bool) -> Answer {
+        self.get(Question::Names)?;
+        if overlay { Ok(()) } else { self.get(Question::Programs) }
     }
 
     /// Whether steps can be held in this way, else the first thing that it needs and was refused.
@@ -286,6 +309,15 @@ mod tests {
         check(&[(OneId, "uid_map")], "", "uid_map");
         check(&[(Mounts, "mount"), (IdRange, "newuidmap")], "newuidmap", "mount");
         check(&[(UserNamespace, "unshare"), (Mounts, "mount")], "unshare", "unshare");
+    }
+
+    #[test]
+    fn what_trees_need() {
+        use Question::{Names, Programs};
+        let suited = |refused: &[_], overlay| answers(refused).suited(overlay).is_ok();
+        assert!(suited(&[], true) && suited(&[], false));
+        assert!(suited(&[(Programs, "x")], true) && !suited(&[(Programs, "x")], false));
+        assert!(!suited(&[(Names, "x")], true));
     }
 
     #[test]
