@@ -50,11 +50,35 @@ impl Temp {
         Ok(self.dir()?.join(format!("{what}-{number}")))
     }
 
+    /// Removes all of it now, and not when the last holder lets go: a thread that is still busy when
+    /// the process ends never does.
+    pub fn clear(&self) {
+        let scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(scratch);
+    }
+
     /// Leaves everything as the death of the process would.
     #[cfg(test)]
     pub(crate) fn abandon(&self) {
         if let Some(scratch) = self.scratch.lock().expect("one thread").take() {
             scratch.abandon();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cleared_while_others_hold_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::open_or_create(dir.path()).unwrap();
+        let temp = std::sync::Arc::new(Temp::new(layout.clone()));
+        let other = std::sync::Arc::clone(&temp);
+        std::fs::write(other.path("file").unwrap(), "x").unwrap();
+        temp.clear();
+        assert_eq!(std::fs::read_dir(layout.tmp()).unwrap().count(), 0);
+        assert!(other.dir().unwrap().exists());
     }
 }

@@ -40,7 +40,7 @@ const RUNTIME_THREADS: usize = 2;
 pub fn run(raw: &Build, root: &Path, env: &Env) -> Result<(), Failure> {
     let request = Request::new(raw, env)?;
     let store = open_store(root)?;
-    with_progress(&request, env, |events| {
+    let result = with_progress(&request, env, |events| {
         runtime()?.block_on(async {
             let opened = plan::open(&request, env, &store, events).await?;
             if request.call.method != Method::Build {
@@ -54,7 +54,9 @@ pub fn run(raw: &Build, root: &Path, env: &Env) -> Result<(), Failure> {
             }
             result
         })
-    })
+    });
+    store.temp().clear();
+    result
 }
 
 /// The runtime of a command.
