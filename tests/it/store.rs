@@ -21,7 +21,7 @@ fn three_layers() -> (TestSpace, rbuild_tests::registry::Registry) {
 #[test]
 fn processes_share_it_at_the_same_time() {
     needs!(Ids, Program("busybox"));
-    let (space, _registry) = three_layers();
+    let (space, registry) = three_layers();
     let runs: Vec<_> = (0..4)
         .map(|turn| {
             space.start_build(&[
@@ -42,6 +42,11 @@ fn processes_share_it_at_the_same_time() {
         })
         .collect();
     assert!(trees.iter().all(|tree| *tree == trees[0]), "{trees:#?}");
+    for layer in rbuild_tests::base::busybox().layer_digests() {
+        let requests = registry.requests();
+        let asked = requests.iter().filter(|it| it.starts_with("GET") && it.contains(&layer));
+        assert_eq!(asked.count(), 1, "one process fetches it for all: {requests:#?}");
+    }
 }
 
 #[test]

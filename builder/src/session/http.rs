@@ -60,7 +60,8 @@ pub async fn fetch(
         .map_err(|error| user(format!("`{identifier}` is not a URL: {error}")))?;
     let checksum = match attrs.get("http.checksum").filter(|it| !it.is_empty()) {
         Some(text) => Some(
-            text.parse::<Digest>().map_err(|error| user(format!("checksum `{text}`: {error}")))?,
+            text.parse::<Digest>()
+                .map_err(|error| user(format!("digest mismatch: checksum `{text}`: {error}")))?,
         ),
         None => None,
     };
