@@ -1,5 +1,6 @@
 //! Landlock: what a step may open, signal and connect to, whatever else it gets hold of.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -25,9 +26,18 @@ pub(super) enum Reach {
 /// Keeps the caller, and all that it starts, from signalling processes outside and from sockets of
 /// theirs that have no path. Files stay open to it.
 pub(super) fn keep_to_own() -> Reach {
-    let scoped = || -> Result<RulesetStatus, RulesetError> {
-        let ruleset = Ruleset::default().scope(Scope::from_all(NEWEST))?.create()?;
-        Ok(ruleset.restrict_self()?.ruleset)
+    let scoped = || -> io::Result<RulesetStatus> {
+        let root = File::open("/")?;
+        let restrict = || -> Result<RulesetStatus, RulesetError> {
+            // A fence that says nothing of moving files between directories forbids it.
+            let ruleset = Ruleset::default()
+                .handle_access(AccessFs::Refer)?
+                .scope(Scope::from_all(NEWEST))?
+                .create()?
+                .add_rule(PathBeneath::new(root, AccessFs::Refer))?;
+            Ok(ruleset.restrict_self()?.ruleset)
+        };
+        restrict().map_err(io::Error::other)
     };
     // Found out by doing: much would be lost by a wrong answer.
     let parent = nix::unistd::getppid();
