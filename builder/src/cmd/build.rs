@@ -105,6 +105,9 @@ async fn build(
         request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
     signal::watch(&cancel);
+    if !isolation::is_possible(worker, store) && plan::has_run(&opened, events) {
+        return Err(isolation::impossible(worker, request).await);
+    }
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
     let session = Arc::new(session(&opened));

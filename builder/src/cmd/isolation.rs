@@ -2,8 +2,11 @@
 
 use rbuild_solver::llb::op::Op;
 use rbuild_solver::llb::{Graph, VertexId};
+use rbuild_solver::sandbox::probe;
 use rbuild_solver::solve::Solver;
+use rbuild_solver::worker::client::{Isolation as Held, Worker};
 use rbuild_solver::worker::launch::{Rung, Wanted};
+use rbuild_store::local::Store;
 
 use crate::cli::raw::Isolation;
 use crate::cli::request::Request;
@@ -74,17 +77,7 @@ pub async fn check(
     }
     let found = solver.worker.isolation().await.map_err(rbuild_solver::solve::SolveError::from)?;
     if found.rung == "none" {
-        let (text, hint) = match request.require_isolation {
-            Some(required) if required != Isolation::Auto => (
-                format!("--require-isolation={} is not possible here", name(required)),
-                "`rbuild doctor` shows what is, and the ways out",
-            ),
-            _ => (
-                "RUN cannot be contained here".to_owned(),
-                "a Dockerfile without RUN builds here; `rbuild doctor` shows all that was tried",
-            ),
-        };
-        return Err(Failure::new(Kind::Host, format!("{text}: {}", found.why)).hint(hint));
+        return Err(nothing(&found, request));
     }
     if let Some(unsuited) = found.unsuited {
         let text = format!("RUN cannot work in the store: {unsuited}");
@@ -95,4 +88,33 @@ pub async fn check(
     let why = if found.why.is_empty() { String::new() } else { format!(" ({})", found.why) };
     let line = format!("[internal] isolation {}, {driver} snapshots{why}", found.rung);
     solver.events.task(&line).end(Ok::<(), Failure>(()))
+}
+
+/// Whether steps can be held here in any way, as far as that is known or quickly asked.
+pub fn is_possible(worker: &Worker, store: &Store) -> bool {
+    let answers = probe::known(store.root());
+    // Where nobody answers it is found out later.
+    answers.is_none_or(|it| worker.wanted().rungs().any(|rung| it.rung(rung).is_ok()))
+}
+
+/// Why nothing can run here.
+pub async fn impossible(worker: &Worker, request: &Request) -> Failure {
+    match worker.isolation().await {
+        Ok(found) => nothing(&found, request),
+        Err(failure) => rbuild_solver::solve::SolveError::from(failure).into(),
+    }
+}
+
+fn nothing(found: &Held, request: &Request) -> Failure {
+    let (text, hint) = match request.require_isolation {
+        Some(required) if required != Isolation::Auto => (
+            format!("--require-isolation={} is not possible here", name(required)),
+            "`rbuild doctor` shows what is, and the ways out",
+        ),
+        _ => (
+            "RUN cannot be contained here".to_owned(),
+            "a Dockerfile without RUN builds here; `rbuild doctor` shows all that was tried",
+        ),
+    };
+    Failure::new(Kind::Host, format!("{text}: {}", found.why)).hint(hint)
 }

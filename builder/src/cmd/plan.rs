@@ -139,6 +139,13 @@ pub fn lower(opened: &Opened, gateway: &LocalGateway) -> Result<Planned, Failure
     }
 }
 
+/// Whether the target runs something, as far as that is known before anything is pulled.
+pub fn has_run(opened: &Opened, events: &EventSink) -> bool {
+    // Nothing is asked of it.
+    let gateway = opened.gateway(tokio::runtime::Handle::current(), events.clone());
+    lower::has_run(&opened.dockerfile, &opened.options, &gateway)
+}
+
 /// A lowering's failure, with the exit code of its cause.
 pub fn lower_failure(error: &LowerError, source: &SourceText) -> Failure {
     let mut failure = diagnosed(&error.diagnostics.render(source));

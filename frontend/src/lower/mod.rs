@@ -31,12 +31,13 @@ use rbuild_solver::llb::{Edge, Graph, SourceFile};
 use rbuild_store::image::config::ImageConfig;
 use rbuild_store::platform::Platform;
 
-use crate::ast::Dockerfile;
+use crate::ast::{Dockerfile, Instruction};
 use crate::call::Outline;
 use crate::diagnostic::{Diagnostic, Diagnostics};
 use crate::gateway::{Gateway, GatewayErrorKind, ImageRequest};
 use crate::lint::{Linter, check_syntax};
 use crate::options::BuildOptions;
+use crate::stages::Command;
 use crate::text::SourceText;
 
 use build::Build;
@@ -135,6 +136,19 @@ pub fn outline(
     resolve_all(gateway, std::slice::from_mut(&mut build))?;
     build.finish(&mut Graph::default())?;
     Ok(build.outline(source))
+}
+
+/// Whether the target has a `RUN`, or takes from a stage that has one; as far as the Dockerfile
+/// alone tells, without the triggers of its images. False if that cannot be told.
+pub fn has_run(dockerfile: &Dockerfile, options: &BuildOptions, gateway: &dyn Gateway) -> bool {
+    let mut linter = Linter::default();
+    let input = Input { dockerfile, options, gateway };
+    Build::new(input, options.platforms.first(), &mut linter).is_ok_and(|build| {
+        let reached = build.stages.reachable(build.target);
+        let mut reached = build.stages.ids().zip(reached).filter(|it| it.1);
+        let runs = |it: &Command<'_>| matches!(it.instruction.as_ref(), Instruction::Run(_));
+        reached.any(|(id, _)| build.stages[id].commands.iter().any(runs))
+    })
 }
 
 /// Several targets may be one platform if the user says so twice; then they are equal.

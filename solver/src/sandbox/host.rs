@@ -245,6 +245,9 @@ fn namespace(refusal: &Refusal, facts: &Facts) -> Words {
                 words(
                     cause,
                     &[
+                        "Kubernetes: runAsUser: 0, without runAsNonRoot: true and without \
+                         capabilities: drop: [ALL] (RUN is then held by `chroot`); docker run \
+                         --user 0",
                         "Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]",
                         "Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)",
                         "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined",
@@ -312,7 +315,14 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
             &["give rbuild a range of ids, or start it outside"],
         ),
         "pivot_root(2)" | "unshare(CLONE_NEWNET)" => words(by_the_container, &[]),
-        "chroot(2)" => words("the process lacks CAP_SYS_CHROOT", &[]),
+        "chroot(2)" if facts.uid != 0 => words("only root may", &[]),
+        "chroot(2)" | "capabilities" => words(
+            "the container has dropped capabilities that root has by default",
+            &[
+                "Kubernetes: capabilities: add: [CHOWN, DAC_OVERRIDE, FOWNER, FSETID, KILL, SETGID, \
+               SETUID, SYS_CHROOT]; docker run --cap-add likewise",
+            ],
+        ),
         "a cgroup" => words(
             "limits such as --memory hold each process alone, as far as they can",
             &["systemd-run --user --scope -p Delegate=yes rbuild build …"],

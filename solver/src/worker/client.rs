@@ -91,6 +91,11 @@ impl Worker {
         Self(Arc::new(Inner { setup, engine, next, ended }))
     }
 
+    /// Which isolation was asked for.
+    pub fn wanted(&self) -> Wanted {
+        self.0.setup.isolation
+    }
+
     /// How steps are held. Starts the worker only where that is not known without.
     ///
     /// # Errors
