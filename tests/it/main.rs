@@ -7,6 +7,7 @@
 
 mod build;
 mod cache;
+mod chroot;
 mod contexts;
 mod copy;
 mod devices;

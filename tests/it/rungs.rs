@@ -5,7 +5,7 @@ use rbuild_tests::space::TestSpace;
 
 /// What tells rungs and drivers apart where one of them is wrong: owners, set-id bits, links, what is
 /// made by who is not root and by who changes its user, a directory that hands its group on.
-const DOCKERFILE: &str = "\
+pub(crate) const DOCKERFILE: &str = "\
 FROM @BASE@
 RUN mkdir /d && cd /d && echo a > a && ln a b && ln -s a l && chown -h 7:8 l && chown 5:6 a \
  && chmod 6755 a && mkfifo p && chown 1:2 p && mkdir g && chown 3:4 g && chmod 2775 g && mkdir g/in \

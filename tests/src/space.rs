@@ -50,9 +50,18 @@ impl TestSpace {
 
     /// A place with a registry that serves `busybox`, whose name stands for `@BASE@`; its address for `@REGISTRY@`.
     pub fn with_busybox() -> (Self, Registry) {
+        Self::new().offer_busybox()
+    }
+
+    /// The same where the test's own user runs `rbuild`.
+    pub fn own_with_busybox() -> (Self, Registry) {
+        Self::own().offer_busybox()
+    }
+
+    fn offer_busybox(self) -> (Self, Registry) {
         let registry = Registry::start();
         registry.put("busybox", "1", crate::base::busybox());
-        let mut space = Self::new();
+        let mut space = self;
         space.word("REGISTRY", registry.address());
         space.word("BASE", &format!("{}/busybox:1", registry.address()));
         (space, registry)

@@ -39,6 +39,7 @@ fn in_a_docker_container() {
         &expect![[r#"
             unshare(CLONE_NEWUSER): Operation not permitted (EPERM)
             the container's seccomp profile blocks unshare(2), as Docker's and containerd's defaults do
+            - Kubernetes: runAsUser: 0, without runAsNonRoot: true and without capabilities: drop: [ALL] (RUN is then held by `chroot`); docker run --user 0
             - Kubernetes: hostUsers: false, and capabilities: add: [SYS_ADMIN]
             - Kubernetes: seccompProfile: type: Unconfined, or a Localhost profile with unshare(2)
             - docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined"#]],
@@ -223,7 +224,7 @@ fn what_no_rung_hangs_on() {
         pivot_root(2): Operation not permitted (EPERM)
         the container's profile forbids it; rbuild does without
         chroot(2): Operation not permitted (EPERM)
-        the process lacks CAP_SYS_CHROOT
+        only root may
         ioctl(FICLONE): Operation not supported on transport endpoint (EOPNOTSUPP)
         files cannot share blocks there: whole trees are copied
         setxattr(user.rbuild): Operation not supported on transport endpoint (EOPNOTSUPP)
