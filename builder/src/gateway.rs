@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rbuild_frontend::gateway::{
@@ -17,9 +17,6 @@ use crate::session::remote::Remotes;
 
 /// Largest file of a context that the frontend reads, in bytes.
 const MAX_FILE: u64 = 16 << 20;
-
-/// Most names of a directory that are looked at for a suggestion.
-const MAX_NAMES: usize = 10_000;
 
 /// Answers from registries and local directories. Must not be called on a thread of the runtime.
 #[derive(Debug)]
@@ -96,15 +93,5 @@ impl Gateway for LocalGateway {
             text: error.text,
             hint: error.hint,
         })
-    }
-
-    fn similar_context_files(&self, context: &str, path: &str) -> Vec<String> {
-        let Some(Some(directory)) = self.directories.get(context) else { return Vec::new() };
-        let wanted = Path::new(path.trim_start_matches('/'));
-        let parent = wanted.parent().unwrap_or(Path::new(""));
-        let Ok(entries) = std::fs::read_dir(directory.join(parent)) else { return Vec::new() };
-        let names =
-            entries.take(MAX_NAMES).filter_map(|it| it.ok()?.file_name().into_string().ok());
-        names.map(|name| parent.join(name).display().to_string()).collect()
     }
 }

@@ -12,11 +12,12 @@ use crate::text::{SourceText, Span};
 /// Lines of a Dockerfile.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Location {
-    /// The ranges; one.
+    /// One range for each line; none means nowhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ranges: Vec<Range>,
 }
 
-/// From a line to a line.
+/// From a line to a line: here, always the same.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Range {
     /// First line.
@@ -34,8 +35,9 @@ pub struct Position {
 
 impl From<Span> for Location {
     fn from(span: Span) -> Self {
-        let [start, end] = [span.first_line, span.last_line].map(|line| Position { line });
-        Self { ranges: vec![Range { start, end }] }
+        let lines = (span.first_line..=span.last_line).filter(|it| *it > 0);
+        let range = |line| Range { start: Position { line }, end: Position { line } };
+        Self { ranges: lines.map(range).collect() }
     }
 }
 
@@ -131,8 +133,8 @@ pub struct Method {
     pub description: &'static str,
 }
 
-/// The methods that [`describe`] lists.
-pub const METHODS: [Method; 4] = [
+/// The methods that [`describe`] lists: as in BuildKit, all but the check.
+pub const METHODS: [Method; 3] = [
     Method {
         name: "outline",
         version: "1.0.0",
@@ -143,7 +145,6 @@ pub const METHODS: [Method; 4] = [
         version: "1.0.0",
         description: "List all targets current build supports",
     },
-    Method { name: "lint", version: "1.0.0", description: "Lint a Dockerfile" },
     Method {
         name: "subrequests.describe",
         version: "1.0.0",
@@ -248,10 +249,11 @@ pub fn describe() -> serde_json::Value {
 
 fn target_option(method: &Method) -> serde_json::Value {
     match method.name {
-        "outline" | "lint" => serde_json::json!([
+        "outline" => serde_json::json!([
             { "name": "target", "description": "Target build stage" },
         ]),
-        _ => serde_json::json!([]),
+        "targets" => serde_json::json!([]),
+        _ => serde_json::Value::Null,
     }
 }
 

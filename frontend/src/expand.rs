@@ -125,6 +125,7 @@ impl Expander {
             chars: chars.peekable(),
             lookup,
             depth: 0,
+            pending: String::new(),
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
         };
@@ -144,6 +145,9 @@ struct Lexer<'a> {
     chars: Peekable<Chars<'a>>,
     lookup: Lookup<'a>,
     depth: usize,
+    /// The word that is being collected. There is one for all levels, as in BuildKit: a form with
+    /// a word or pattern in it forgets what stood before it, so `80${x-81}` is the word `81`.
+    pending: String,
     matched: BTreeSet<String>,
     unmatched: BTreeSet<String>,
 }
@@ -176,7 +180,8 @@ impl Lexer<'_> {
 
     fn until_inner(&mut self, stop: Option<char>) -> Result<(String, Vec<String>), String> {
         let mut text = String::new();
-        let mut words = Words::default();
+        let mut words = Vec::new();
+        self.pending.clear();
         let has_quotes = self.rules.quotes != Quotes::Ignore;
         while let Some(next) = self.peek() {
             if text.len() > MAX_EXPANDED_BYTES {
@@ -184,26 +189,26 @@ impl Lexer<'_> {
             }
             if Some(next) == stop {
                 self.chars.next();
-                return Ok((text, words.finish()));
+                return Ok((text, self.words(words)));
             }
             match next {
                 '$' => {
                     let value = self.dollar()?;
                     text.push_str(&value);
-                    value.chars().for_each(|it| words.add(it));
+                    value.chars().for_each(|it| self.add(it, &mut words));
                 }
-                '\'' if has_quotes => self.quoted(&mut text, &mut words, Self::single_quoted)?,
-                '"' if has_quotes => self.quoted(&mut text, &mut words, Self::double_quoted)?,
+                '\'' if has_quotes => self.quoted(&mut text, Self::single_quoted)?,
+                '"' if has_quotes => self.quoted(&mut text, Self::double_quoted)?,
                 '<' => {
                     let mark = self.less_than();
                     text.push_str(&mark);
-                    words.add_raw(&mark);
+                    self.pending.push_str(&mark);
                 }
-                _ if next == self.rules.escape => self.escaped(&mut text, &mut words),
+                _ if next == self.rules.escape => self.escaped(&mut text),
                 _ => {
                     self.chars.next();
                     text.push(next);
-                    words.add(next);
+                    self.add(next, &mut words);
                 }
             }
         }
@@ -211,33 +216,49 @@ impl Lexer<'_> {
             Some(stop) => {
                 Err(format!("unexpected end of statement while looking for matching {stop}"))
             }
-            None => Ok((text, words.finish())),
+            None => Ok((text, self.words(words))),
         }
     }
 
     fn quoted(
         &mut self,
         text: &mut String,
-        words: &mut Words,
         read: fn(&mut Self) -> Result<String, String>,
     ) -> Result<(), String> {
         let value = read(self)?;
         text.push_str(&value);
-        words.add_raw(&value);
+        self.pending.push_str(&value);
         Ok(())
     }
 
     /// An escape character and what follows; alone at the end it is dropped.
-    fn escaped(&mut self, text: &mut String, words: &mut Words) {
+    fn escaped(&mut self, text: &mut String) {
         self.chars.next();
         if self.raw_escapes {
             text.push(self.rules.escape);
-            words.add_raw_char(self.rules.escape);
+            self.pending.push(self.rules.escape);
         }
         if let Some(next) = self.chars.next() {
             text.push(next);
-            words.add_raw_char(next);
+            self.pending.push(next);
         }
+    }
+
+    /// Adds a character that separates words if it is a blank.
+    fn add(&mut self, next: char, words: &mut Vec<String>) {
+        if !next.is_whitespace() {
+            self.pending.push(next);
+        } else if !self.pending.is_empty() {
+            words.push(std::mem::take(&mut self.pending));
+        }
+    }
+
+    /// All words, with the one that is being collected.
+    fn words(&mut self, mut words: Vec<String>) -> Vec<String> {
+        if !self.pending.is_empty() {
+            words.push(std::mem::take(&mut self.pending));
+        }
+        words
     }
 
     fn single_quoted(&mut self) -> Result<String, String> {
@@ -355,38 +376,6 @@ impl Lexer<'_> {
         let set = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
         set.insert(name.to_owned());
         value
-    }
-}
-
-/// Collects words; blanks separate them unless added raw.
-#[derive(Default)]
-struct Words {
-    done: Vec<String>,
-    pending: String,
-}
-
-impl Words {
-    fn add(&mut self, next: char) {
-        if !next.is_whitespace() {
-            self.pending.push(next);
-        } else if !self.pending.is_empty() {
-            self.done.push(std::mem::take(&mut self.pending));
-        }
-    }
-
-    fn add_raw(&mut self, text: &str) {
-        self.pending.push_str(text);
-    }
-
-    fn add_raw_char(&mut self, next: char) {
-        self.pending.push(next);
-    }
-
-    fn finish(mut self) -> Vec<String> {
-        if !self.pending.is_empty() {
-            self.done.push(self.pending);
-        }
-        self.done
     }
 }
 

@@ -77,7 +77,4 @@ pub trait Gateway {
     ///
     /// If the source cannot be had.
     fn source_time(&self, source: &SourceOp) -> Result<Option<i64>, GatewayError>;
-
-    /// Names of the files of a build context that resemble `path`, for "did you mean"; may be empty.
-    fn similar_context_files(&self, context: &str, path: &str) -> Vec<String>;
 }

@@ -9,7 +9,7 @@
 //! arguments reach the processes of the build without being declared, and are never part of a key
 //! or of the history ([`proxy_env`]).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rbuild_solver::llb::op::ProxyEnv;
 use rbuild_store::platform::Platform;
@@ -23,42 +23,54 @@ use crate::text::Span;
 pub(crate) const NOT_IN_ENVIRONMENT: [&str; 2] =
     ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
-/// Variables in the order in which they got their last value.
+/// Variables in the order in which they got their last value. No operation on one of them looks at
+/// the others: a Dockerfile may set as many as it has lines.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Env {
-    list: Vec<(String, String)>,
+    /// Names and values by age.
+    by_age: BTreeMap<usize, (String, String)>,
+    /// Age of each name.
+    ages: HashMap<String, usize>,
+    /// Age of the next value.
+    next: usize,
+    n_bytes: usize,
 }
 
 impl Env {
     /// The value of a variable.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.list.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.by_age.get(self.ages.get(name)?).map(|(_, value)| value.as_str())
     }
 
     /// Sets a variable, which becomes the last one.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.remove(name);
-        self.list.push((name.to_owned(), value.to_owned()));
+        self.ages.insert(name.to_owned(), self.next);
+        self.by_age.insert(self.next, (name.to_owned(), value.to_owned()));
+        self.n_bytes += name.len() + value.len();
+        self.next += 1;
     }
 
     /// Forgets a variable.
     pub(crate) fn remove(&mut self, name: &str) {
-        self.list.retain(|(key, _)| key != name);
+        let Some(age) = self.ages.remove(name) else { return };
+        let (name, value) = self.by_age.remove(&age).unwrap_or_default();
+        self.n_bytes -= name.len() + value.len();
     }
 
     /// The names, oldest value first.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.list.iter().map(|(key, _)| key.as_str())
+        self.by_age.values().map(|(key, _)| key.as_str())
     }
 
     /// How long all names and values are together.
     pub(crate) fn n_bytes(&self) -> usize {
-        self.list.iter().map(|(key, value)| key.len() + value.len()).sum()
+        self.n_bytes
     }
 
     /// `NAME=value`, oldest value first.
     pub(crate) fn to_lines(&self) -> Vec<String> {
-        self.list.iter().map(|(key, value)| format!("{key}={value}")).collect()
+        self.by_age.values().map(|(key, value)| format!("{key}={value}")).collect()
     }
 
     /// Expands a word.
@@ -75,7 +87,11 @@ pub(crate) fn split_pair(text: &str) -> (&str, &str) {
 /// Sets a variable of an image configuration: in its place if it is there, else at the end.
 pub(crate) fn set_in_config(env: &mut Vec<String>, name: &str, value: &str) {
     let line = format!("{name}={value}");
-    match env.iter_mut().find(|it| split_pair(it).0 == name) {
+    let is_it = |it: &&mut String| {
+        let after = it.strip_prefix(name);
+        after.is_some_and(|after| after.is_empty() || after.starts_with('='))
+    };
+    match env.iter_mut().find(is_it) {
         Some(known) => *known = line,
         None => env.push(line),
     }

@@ -21,6 +21,9 @@ use crate::scope::{Env, Globals};
 use crate::suggest;
 use crate::text::{Span, Word};
 
+/// Stages of a circle that an error names; of more it says how many they are.
+const MAX_SHOWN_STAGES: usize = 8;
+
 /// The name of the image without files.
 pub(crate) const SCRATCH: &str = "scratch";
 
@@ -294,15 +297,31 @@ impl<'a> Stages<'a> {
                 match marks[needed.0] {
                     Mark::New => stack.push((needed, 0)),
                     Mark::Open => {
-                        let name = &self[start].shown_name;
-                        let message = format!("circular dependency detected on stage: {name}");
-                        return Err(Diagnostic::new(span, message));
+                        let open: Vec<StageId> = stack.iter().map(|&(id, _)| id).collect();
+                        return Err(self.cycle(span, start, &open, needed));
                     }
                     Mark::Done => {}
                 }
             }
         }
         Ok(())
+    }
+
+    /// Stages need each other: those of `open` from `needed` on.
+    fn cycle(&self, span: Span, start: StageId, open: &[StageId], needed: StageId) -> Diagnostic {
+        let name = &self[start].shown_name;
+        let message = format!("circular dependency detected on stage: {name}");
+        let error = Diagnostic::new(span, message);
+        let first = open.iter().position(|id| *id == needed).unwrap_or_default();
+        let names: Vec<&str> =
+            open[first..].iter().map(|id| self[*id].shown_name.as_str()).collect();
+        match &names[..] {
+            [_] => error.with_help("a stage cannot take files from itself: name an earlier one"),
+            [first, ..] if names.len() <= MAX_SHOWN_STAGES => error
+                .with_note(format!("each needs files of the next: {}, {first}", names.join(", ")))
+                .with_help("move what they share into a stage that needs none of them"),
+            _ => error.with_note(format!("{} stages need files of each other", names.len())),
+        }
     }
 
     /// Which stages `target` needs, itself included, by number.

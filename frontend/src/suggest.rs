@@ -10,7 +10,8 @@ const MAX_COMPARED_CHARS: usize = 64;
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let mut best = None;
     let mut best_distance = TOO_FAR;
-    for candidate in known {
+    // A variable can have an empty name; nobody means it.
+    for candidate in known.into_iter().filter(|it| !it.is_empty()) {
         if candidate == name {
             return None;
         }
@@ -58,6 +59,7 @@ mod tests {
         assert_eq!(nearest("PAHT", ["PATH"]), Some("PATH"));
         assert_eq!(nearest("F", ["A", "PATH"]), Some("A"));
         assert_eq!(nearest("RUN", ["RUN", "RUNS"]), None);
+        assert_eq!(nearest("A", [""]), None);
         assert_eq!(nearest("undefined_thing", ["PATH", "A"]), None);
         assert_eq!(did_you_mean("form", ["from"]), " (did you mean from?)");
     }

@@ -131,12 +131,14 @@ pub enum SshFrom {
 }
 
 /// What is done with the Dockerfile.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Call {
     /// The method.
     pub method: Method,
     /// Whether it prints JSON.
     pub json: bool,
+    /// Whether warnings of a check are no failure.
+    pub ignore_status: bool,
 }
 
 /// Methods of `--call`.
@@ -455,22 +457,25 @@ fn ssh(text: &str, env: &Env) -> Result<(String, SshFrom), Failure> {
 
 fn call(raw: &Build) -> Result<Call, Failure> {
     let mut method = if raw.check { Method::Check } else { Method::Build };
-    let mut json = false;
+    let (mut json, mut ignore_status) = (false, false);
     for (number, field) in spec::csv("--call", &raw.call)?.iter().enumerate() {
         match (number, field.as_str()) {
             (0, "build") => {}
-            (0, "check") => method = Method::Check,
+            (0, "check" | "lint") => method = Method::Check,
             (0, "outline") => method = Method::Outline,
             (0, "targets") => method = Method::Targets,
-            (0, "describe") => method = Method::Describe,
+            (0, "describe" | "subrequests.describe") => method = Method::Describe,
             (_, "format=json") => json = true,
             (_, "format=text") => json = false,
+            (_, "ignorestatus=true") => ignore_status = true,
+            (_, "ignorestatus=false") => ignore_status = false,
             (_, other) => {
                 return Err(Failure::usage(format!("--call: `{other}` is not supported")).hint(
-                    "methods: build, check, outline, targets, describe; `,format=json` prints JSON",
+                    "methods: build, check, outline, targets, describe; `,format=json` prints JSON, \
+                     and with `,ignorestatus=true` warnings are no failure",
                 ));
             }
         }
     }
-    Ok(Call { method, json })
+    Ok(Call { method, json, ignore_status })
 }

@@ -22,6 +22,7 @@ use super::{call, isolation, open_store};
 use crate::cli::output::Output;
 use crate::cli::raw::{Build, Progress, Snapshotter};
 use crate::cli::request::{Method, Request};
+use crate::cli::spec;
 use crate::env::Env;
 use crate::output::{Exporter, Product, Response, of_layers, parse_name, seal_options};
 use crate::progress;
@@ -146,6 +147,12 @@ async fn lower(opened: &Arc<Opened>, events: &EventSink) -> Result<Planned, Fail
 
 fn warn(planned: &Planned, opened: &Opened, request: &Request) {
     let mut text = String::new();
+    let inline_cache = request.build_args.get("BUILDKIT_INLINE_CACHE");
+    if inline_cache.is_some_and(|it| spec::boolean("", it).unwrap_or(false)) && !request.quiet {
+        text.push_str(
+            "warning: BUILDKIT_INLINE_CACHE has no effect: images carry no cache, the store has it\n\n",
+        );
+    }
     for warning in planned.warnings.iter().filter(|_| !request.quiet) {
         text.push_str(&warning.render(&opened.source));
         text.push('\n');

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use rbuild_frontend::lint::answer::{self, Answer};
 use rbuild_solver::solve::EventSink;
 
 use super::plan::{self, Opened};
-use super::print;
-use crate::cli::request::{Method, Request};
+use super::{print, print_json};
+use crate::cli::request::{Call, Method, Request};
+use crate::gateway::LocalGateway;
 use crate::report::{Failure, Kind};
 
 /// Answers.
@@ -16,9 +18,9 @@ use crate::report::{Failure, Kind};
 /// If the Dockerfile is wrong, or the check finds something.
 pub async fn run(request: &Request, opened: Opened, events: &EventSink) -> Result<(), Failure> {
     let gateway = opened.gateway(tokio::runtime::Handle::current(), events.clone());
-    let (opened, method, json) = (Arc::new(opened), request.call.method, request.call.json);
-    let answer = move || match method {
-        Method::Check => check(&opened, &gateway, json),
+    let (opened, call) = (Arc::new(opened), request.call);
+    let answer = move || match call.method {
+        Method::Check => check(&opened, &gateway, call),
         Method::Outline => {
             let outline = rbuild_frontend::lower::outline(
                 &opened.dockerfile,
@@ -27,14 +29,14 @@ pub async fn run(request: &Request, opened: Opened, events: &EventSink) -> Resul
                 &gateway,
             );
             let outline = outline.map_err(|error| plan::lower_failure(&error, &opened.source))?;
-            if json { print_json(&outline) } else { print(&outline.to_text()) }
+            if call.json { print_json(&outline) } else { print(&outline.to_text()) }
         }
         Method::Targets => {
             let targets = rbuild_frontend::call::targets(&opened.dockerfile, &opened.source);
-            if json { print_json(&targets) } else { print(&targets.to_text()) }
+            if call.json { print_json(&targets) } else { print(&targets.to_text()) }
         }
         Method::Build | Method::Describe => {
-            if json {
+            if call.json {
                 print_json(&rbuild_frontend::call::describe())
             } else {
                 print(&rbuild_frontend::call::describe_text())
@@ -47,51 +49,25 @@ pub async fn run(request: &Request, opened: Opened, events: &EventSink) -> Resul
     })
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).expect("an answer has only string keys");
-    print(&format!("{text}\n"))
-}
-
 /// Lowers for the warnings alone.
-fn check(
-    opened: &Opened,
-    gateway: &crate::gateway::LocalGateway,
-    json: bool,
-) -> Result<(), Failure> {
-    let planned = plan::lower(opened, gateway)?;
-    if json {
-        let warnings: Vec<serde_json::Value> = planned
-            .warnings
-            .iter()
-            .map(|it| {
-                serde_json::json!({
-                    "ruleName": it.rule.name(), "description": it.rule.description(), "detail": it.text,
-                    "location": {"line": it.span.first_line, "lastLine": it.span.last_line},
-                })
-            })
-            .collect();
-        print_json(&serde_json::json!({ "warnings": warnings }))?;
-    } else if planned.warnings.is_empty() {
-        print("Check complete, no warnings found.\n")?;
-    } else {
-        let found = match planned.warnings.len() {
-            1 => "one warning has".to_owned(),
-            many => format!("{many} warnings have"),
-        };
-        let mut text = format!("Check complete, {found} been found!\n\n");
-        for warning in &planned.warnings {
-            text.push_str(&warning.render(&opened.source));
-            text.push('\n');
-        }
-        print(&text)?;
+fn check(opened: &Opened, gateway: &LocalGateway, call: Call) -> Result<(), Failure> {
+    let source = &opened.source;
+    let (warnings, error) = match plan::lower_with(opened, gateway, plan::linter(opened)?) {
+        Ok(planned) => (planned.warnings, None),
+        Err(failed) => (failed.warnings, Some(failed.error)),
+    };
+    let wrong = error.as_ref().map(|it| &it.diagnostics);
+    if call.json {
+        print_json(&Answer::new(source, &warnings, wrong))?;
+    } else if wrong.is_none() || !warnings.is_empty() {
+        print(&answer::to_text(&warnings, source))?;
     }
-    if planned.warnings.is_empty() {
-        Ok(())
-    } else {
-        let found = match planned.warnings.len() {
-            1 => "one warning".to_owned(),
-            many => format!("{many} warnings"),
-        };
-        Err(Failure::new(Kind::User, format!("the check found {found}")))
+    match error {
+        Some(error) => Err(plan::lower_failure(&error, source)),
+        None if warnings.is_empty() || call.ignore_status => Ok(()),
+        None => {
+            let counted = answer::counted(warnings.len());
+            Err(Failure::new(Kind::User, format!("{counted} been found")))
+        }
     }
 }

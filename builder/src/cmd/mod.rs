@@ -71,6 +71,12 @@ fn open_store(root: &std::path::Path) -> Result<Arc<Store>, Failure> {
     })
 }
 
+/// Prints a value as JSON.
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value).expect("an answer has only string keys");
+    print(&format!("{text}\n"))
+}
+
 /// Writes data to standard output. A closed reader is no failure.
 fn print(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();

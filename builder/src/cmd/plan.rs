@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rbuild_frontend::ast::Dockerfile;
 use rbuild_frontend::directives::accept_frontend;
 use rbuild_frontend::gateway::GatewayErrorKind;
+use rbuild_frontend::lint::answer::Answer;
 use rbuild_frontend::lint::{self, Linter, Warning};
 use rbuild_frontend::lower::{self, LowerError, Lowered};
 use rbuild_frontend::options::{BuildOptions, NamedContext};
@@ -15,6 +16,7 @@ use rbuild_frontend::text::SourceText;
 use rbuild_solver::solve::EventSink;
 use rbuild_store::local::Store;
 
+use super::print_json;
 use crate::cli::request::{Method, Request};
 use crate::context::{self, Definition, Prepared};
 use crate::env::Env;
@@ -75,7 +77,12 @@ pub async fn open(
         .map_err(|error| diagnosed(&error.render(&source)))?;
     if !wrong.list.is_empty() {
         let mut failure = diagnosed(&wrong.render(&source));
-        failure.excerpt = syntax_warnings(&dockerfile, &source, request);
+        let warnings = syntax_warnings(&dockerfile, request);
+        if request.call.method == Method::Check && request.call.json {
+            print_json(&Answer::new(&source, &warnings, Some(&wrong)))?;
+        } else {
+            failure.excerpt = shown(&warnings, &source);
+        }
         return Err(failure);
     }
     let mut directories = BTreeMap::from([("context".to_owned(), prepared.directory.clone())]);
@@ -84,12 +91,17 @@ pub async fn open(
 }
 
 /// What the linter says about the right part of a Dockerfile that is wrong elsewhere.
-fn syntax_warnings(dockerfile: &Dockerfile, source: &SourceText, request: &Request) -> String {
+fn syntax_warnings(dockerfile: &Dockerfile, request: &Request) -> Vec<Warning> {
     let asked = request.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
-    let Ok(lint) = lint::Options::of_build(dockerfile, asked) else { return String::new() };
+    let Ok(lint) = lint::Options::of_build(dockerfile, asked) else { return Vec::new() };
     let mut linter = Linter::new(lint);
     lint::check_syntax(dockerfile, &mut linter);
-    let shown: Vec<String> = linter.into_sorted().iter().map(|it| it.render(source)).collect();
+    linter.into_sorted()
+}
+
+/// Warnings with their lines, to be shown before an error.
+fn shown(warnings: &[Warning], source: &SourceText) -> String {
+    let shown: Vec<String> = warnings.iter().map(|it| it.render(source)).collect();
     shown.join("\n")
 }
 
@@ -115,27 +127,60 @@ impl Opened {
     }
 }
 
+/// A Dockerfile that cannot be lowered, and what the linter had found until then.
+pub struct NotLowered {
+    /// What is wrong.
+    pub error: LowerError,
+    /// The warnings before it.
+    pub warnings: Vec<Warning>,
+}
+
+impl NotLowered {
+    /// The failure to show, with the warnings before it.
+    pub fn failure(&self, source: &SourceText) -> Failure {
+        let mut failure = lower_failure(&self.error, source);
+        failure.excerpt = shown(&self.warnings, source);
+        failure
+    }
+}
+
 /// Makes the graph. Called on a thread that may block.
 ///
 /// # Errors
 ///
 /// What is wrong with the Dockerfile or with what it names.
 pub fn lower(opened: &Opened, gateway: &LocalGateway) -> Result<Planned, Failure> {
+    let lowered = lower_with(opened, gateway, linter(opened)?);
+    lowered.map_err(|error| error.failure(&opened.source))
+}
+
+/// The linter with the options of a build.
+///
+/// # Errors
+///
+/// If they cannot be read.
+pub fn linter(opened: &Opened) -> Result<Linter, Failure> {
     let asked = opened.options.build_args.get("BUILDKIT_DOCKERFILE_CHECK").map(String::as_str);
-    let lint = lint::Options::of_build(&opened.dockerfile, asked)
-        .map_err(|error| Failure::new(Kind::User, error.to_string()))?;
-    let mut linter = Linter::new(lint);
+    let options = lint::Options::of_build(&opened.dockerfile, asked);
+    options.map(Linter::new).map_err(|error| Failure::new(Kind::User, error.to_string()))
+}
+
+/// As [`lower`], the failure apart from the warnings.
+///
+/// # Errors
+///
+/// As [`lower`].
+pub fn lower_with(
+    opened: &Opened,
+    gateway: &LocalGateway,
+    mut linter: Linter,
+) -> Result<Planned, Box<NotLowered>> {
     let lowered =
         lower::lower(&opened.dockerfile, &opened.source, &opened.options, gateway, &mut linter);
     let warnings = linter.into_sorted();
     match lowered {
         Ok(lowered) => Ok(Planned { lowered, warnings }),
-        Err(error) => {
-            let mut failure = lower_failure(&error, &opened.source);
-            let shown: Vec<String> = warnings.iter().map(|it| it.render(&opened.source)).collect();
-            failure.excerpt = shown.join("\n");
-            Err(failure)
-        }
+        Err(error) => Err(Box::new(NotLowered { error, warnings })),
     }
 }
 

@@ -108,8 +108,7 @@ impl Exporter {
         }
         let mut config = product.config.clone();
         let times = self.layer_times(product)?;
-        let now = product.epoch.unwrap_or(self.now);
-        complete(&mut config, diff_ids, &product.origins, &times, now);
+        complete(&mut config, diff_ids, &product.origins, &times, product.epoch);
         let descriptors = layers.iter().map(|it| it.descriptor.clone()).collect();
         let image = Image::new(config, descriptors)
             .map_err(|error| Failure::new(Kind::Bug, crate::report::chain(&error)))?;
@@ -204,23 +203,37 @@ fn complete(
     diff_ids: Vec<DiffId>,
     origins: &[String],
     times: &[Option<i64>],
-    now: i64,
+    epoch: Option<i64>,
 ) {
     level(&mut config.history, origins);
     let mut layers = times.iter();
-    let mut latest: Option<String> = None;
     for entry in &mut config.history {
         let own = if entry.empty_layer { None } else { layers.next().copied().flatten() };
-        if entry.created.is_none() {
-            entry.created =
-                own.map(rfc3339).or_else(|| latest.clone()).or_else(|| Some(rfc3339(now)));
-        }
-        latest.clone_from(&entry.created);
+        entry.created = entry.created.take().or_else(|| own.or(epoch).map(rfc3339));
     }
+    date(&mut config.history);
     if config.created.is_none() {
-        config.created = latest.or_else(|| Some(rfc3339(now)));
+        let latest = config.history.iter().rev().find_map(|entry| entry.created.clone());
+        config.created = latest.or_else(|| epoch.map(rfc3339));
     }
     config.rootfs = RootFs { diff_ids, ..RootFs::default() };
+}
+
+/// Gives times to the entries that have none: the time of the entry before; the first ones that
+/// have none, the time of the entry after them, for they are of this build and not as old as its
+/// base. Where nothing has a time there is none: that of the build would make each build another.
+fn date(history: &mut [History]) {
+    let is_dated = |entry: &History| entry.created.is_some();
+    let undated = history.iter().position(|entry| !is_dated(entry)).unwrap_or(history.len());
+    let after = history[undated..].iter().find_map(|entry| entry.created.clone());
+    let mut known =
+        after.or_else(|| history[..undated].last().and_then(|entry| entry.created.clone()));
+    for entry in &mut history[undated..] {
+        match &entry.created {
+            Some(created) => known = Some(created.clone()),
+            None => entry.created.clone_from(&known),
+        }
+    }
 }
 
 /// Makes the history have as many entries with a layer as there are layers: one that lacks some gets
@@ -271,15 +284,34 @@ mod tests {
         check("", 0, "");
     }
 
+    /// Times before and behind, seconds; `-` is none.
+    #[track_caller]
+    fn check_times(shape: &str, times: &[Option<i64>], epoch: Option<i64>, want: &str) {
+        let mut config = ImageConfig { history: history(shape), ..ImageConfig::default() };
+        let diff_ids = vec![DiffId(rbuild_store::digest::Digest::of(b"")); times.len()];
+        let origins = vec![String::new(); times.len()];
+        complete(&mut config, diff_ids, &origins, times, epoch);
+        let all = config.history.iter().map(|it| &it.created).chain([&config.created]);
+        let shown = all.map(|it| {
+            let seconds = it.as_ref().map(|it| it.parse::<jiff::Timestamp>().expect("a time"));
+            seconds.map_or("-".to_owned(), |it| it.as_second().to_string())
+        });
+        assert_eq!(shown.collect::<Vec<String>>().join(" "), want);
+    }
+
     #[test]
     fn a_step_has_the_time_of_its_layer() {
-        let mut config = ImageConfig { history: history("lel"), ..ImageConfig::default() };
-        let diff_id = DiffId(rbuild_store::digest::Digest::of(b""));
-        let origins = ["a".to_owned(), "b".to_owned()];
-        complete(&mut config, vec![diff_id, diff_id], &origins, &[Some(1), Some(2)], 9);
-        let times: Vec<&str> =
-            config.history.iter().filter_map(|it| it.created.as_deref()).collect();
-        assert_eq!(times, ["1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z"]);
-        assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:02Z"));
+        check_times("lel", &[Some(1), Some(2)], None, "1 2 2 2");
+        check_times("lelee", &[Some(1), Some(2)], None, "1 2 2 2 2 2");
+        check_times("le", &[Some(1)], None, "1 1 1");
+    }
+
+    #[test]
+    fn a_base_without_times_has_those_of_the_first_layer_that_is_new() {
+        check_times("llel", &[None, None, Some(5)], None, "5 5 5 5 5");
+        check_times("le", &[None], None, "- - -");
+        check_times("le", &[None], Some(7), "7 7 7");
+        check_times("", &[], None, "-");
+        check_times("", &[], Some(7), "7");
     }
 }

@@ -6,11 +6,13 @@
 //! | [`Finding`] | what a rule found, with its text |
 //! | [`Options`] | which rules run: `# check=skip=A,B;error=true`, `BUILDKIT_DOCKERFILE_CHECK` |
 //! | [`Linter`] | collects findings, leaves out what is switched off |
+//! | [`answer`] | what `--call=check` prints |
 //! | [`check_syntax`] | the rules that need nothing but the tree |
 //!
 //! The other rules strike during lowering, which calls [`Linter::report`] with the instruction at
 //! fault: a comment `# check=skip=RULE` above an instruction switches a rule off for it alone.
 
+pub mod answer;
 mod explain;
 mod finding;
 mod options;

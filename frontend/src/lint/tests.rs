@@ -167,3 +167,57 @@ fn texts_of_rules_that_strike_in_lowering() {
         assert_eq!(finding.text, want);
     }
 }
+
+#[test]
+fn the_answer_of_a_check_names_each_line() {
+    let text = "FROM a AS B\nENV x \\\n  1\n";
+    let source = SourceText::new("Dockerfile", text.as_bytes()).expect("is small");
+    let span = Span { first_line: 2, last_line: 3, ..Span::default() };
+    let warning = Warning { rule: Rule::LegacyKeyValueFormat, text: "the text".to_owned(), span };
+    let error = crate::diagnostic::Diagnostic::of_file("wrong").into();
+    let answer = answer::Answer::new(&source, &[warning], Some(&error));
+    let mut json = serde_json::to_value(&answer).expect("is JSON");
+    json["sources"][0]["data"] = "…".into();
+    expect_test::expect![[r#"
+        {
+          "warnings": [
+            {
+              "ruleName": "LegacyKeyValueFormat",
+              "description": "names and values should be separated by `=`",
+              "detail": "the text",
+              "location": {
+                "ranges": [
+                  {
+                    "start": {
+                      "line": 2
+                    },
+                    "end": {
+                      "line": 2
+                    }
+                  },
+                  {
+                    "start": {
+                      "line": 3
+                    },
+                    "end": {
+                      "line": 3
+                    }
+                  }
+                ]
+              }
+            }
+          ],
+          "sources": [
+            {
+              "filename": "Dockerfile",
+              "data": "…",
+              "language": "Dockerfile"
+            }
+          ],
+          "buildError": {
+            "message": "wrong",
+            "location": {}
+          }
+        }"#]]
+    .assert_eq(&format!("{json:#}"));
+}

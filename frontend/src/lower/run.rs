@@ -90,6 +90,11 @@ impl Build<'_> {
             let help = "devices of the host are not given to a build; remove the flag";
             return Err(Diagnostic::new(run.header.span, message).with_help(help).into());
         }
+        if matches!(&run.command, CommandLine::Exec(args) if args.is_empty()) {
+            let message = "RUN has no arguments: `[]` names no program";
+            let help = "write `RUN [\"program\", \"argument\"]`, or a command for the shell";
+            return Err(Diagnostic::new(run.header.span, message).with_help(help).into());
+        }
         let mut mounts = Mounts::default();
         mounts.add(self.states[id.0].fs, "/", Some(0), MountKind::Bind);
         let args = self.run_args(id, run, &mut mounts);

@@ -18,7 +18,6 @@ use crate::solve::keys::{MAX_EXPLAINED_PATHS, Selection, Selections};
 use crate::solve::outside::Outside;
 use crate::solve::{SolveError, blocking};
 use crate::tree::fileop::Input;
-use crate::tree::listing::split;
 use crate::tree::select::{self, File, SelectError};
 use crate::tree::stat_cache::digest_file;
 use crate::worker::proto::{Content, LayerId, Root};
@@ -73,16 +72,13 @@ fn copy_source<'a>(vertex: &'a Vertex, content: &ContentInput<'_>) -> Option<&'a
     }
 }
 
-/// Adds the name that was perhaps meant. The tree holds only what the build asked for, so this looks
+/// Adds what was perhaps meant. The tree holds only what the build asked for, so this looks
 /// into the directory itself.
 fn with_nearest(error: SolveError, outside: &Outside, source: Option<&str>) -> SolveError {
     let Some(source) = source.filter(|_| error.hint.is_none()) else { return error };
-    let path = source.trim_matches('/').as_bytes();
-    let Some((parent, name)) = split(path) else { return error };
-    let names = names_beneath(&outside.dir, parent).unwrap_or_default();
-    let nearest = select::nearest(&String::from_utf8_lossy(name), names);
-    match nearest.and_then(|nearest| select::beside(parent, &nearest)) {
-        Some(path) => error.with_hint(format!("did you mean `{path}`?")),
+    let names = |directory: &[u8]| names_beneath(&outside.dir, directory).ok();
+    match select::missing_hint(source.as_bytes(), names) {
+        Some(hint) => error.with_hint(hint),
         None => error,
     }
 }
@@ -144,9 +140,7 @@ impl From<SelectError> for SolveError {
     fn from(error: SelectError) -> Self {
         let shown = Self::user(format!("failed to compute cache key: {error}"));
         match error {
-            SelectError::NotFound { similar: Some(similar), .. } => {
-                shown.with_hint(format!("did you mean `{similar}`?"))
-            }
+            SelectError::NotFound { hint: Some(hint), .. } => shown.with_hint(hint),
             SelectError::NotFound { .. } => shown,
             SelectError::Pick(error) => Self::user(error.to_string()),
             SelectError::Copy(error) => error.into(),

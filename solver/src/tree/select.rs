@@ -12,7 +12,6 @@ use rbuild_store::entry::{Entry, Kind};
 
 use super::fileop::source::{Roots, Source};
 use super::fileop::{FileOpError, Input};
-use super::listing::split;
 use super::pick::{self, Filter, PickError};
 use super::view::View;
 use crate::llb::op::FileCopy;
@@ -29,8 +28,8 @@ pub enum SelectError {
     NotFound {
         /// The path, with a leading `/`.
         path: String,
-        /// A name that was perhaps meant, with a leading `/`.
-        similar: Option<String>,
+        /// What was perhaps meant, or how far the path leads: a sentence.
+        hint: Option<String>,
     },
     /// A pattern is none, or a path leads nowhere.
     #[error(transparent)]
@@ -239,26 +238,40 @@ fn entry_digest(entry: &Entry, content: Option<&Digest>) -> Digest {
 
 fn not_found(view: &Arc<View>, written: &str, path: &[u8]) -> SelectError {
     let written = format!("/{}", written.trim_start_matches('/'));
-    SelectError::NotFound { path: written, similar: similar(view, path) }
+    let names = |directory: &[u8]| {
+        let children = view.children(&view.lookup(directory)?);
+        let names = children.iter().map(|it| String::from_utf8_lossy(it.name()).into_owned());
+        Some(names.collect())
+    };
+    SelectError::NotFound { path: written, hint: missing_hint(path, names) }
 }
 
-/// The path with another last component that exists and that was perhaps meant.
-fn similar(view: &View, path: &[u8]) -> Option<String> {
-    let (parent, name) = split(path)?;
-    let dir = view.lookup(parent)?;
-    let children = view.children(&dir);
-    let names = children.iter().map(|node| String::from_utf8_lossy(node.name()).into_owned());
-    beside(parent, &nearest(&String::from_utf8_lossy(name), names)?)
-}
-
-/// A name below a directory of a tree, as messages have it.
-pub(crate) fn beside(parent: &[u8], name: &str) -> Option<String> {
-    let parent = std::str::from_utf8(parent).ok()?;
-    Some(if parent.is_empty() { format!("/{name}") } else { format!("/{parent}/{name}") })
+/// What to say about a path that is not there: the path that was perhaps meant, or the first
+/// directory on the way that is missing. `names` lists a directory; none if it is not there.
+pub(crate) fn missing_hint(
+    path: &[u8],
+    names: impl Fn(&[u8]) -> Option<Vec<String>>,
+) -> Option<String> {
+    let path = std::str::from_utf8(path).ok()?.trim_matches('/');
+    let mut start = 0;
+    while start < path.len() {
+        let end = path[start..].find('/').map_or(path.len(), |length| start + length);
+        let (parent, name, rest) = (&path[..start], &path[start..end], &path[end..]);
+        let names = names(parent.trim_end_matches('/').as_bytes())?;
+        if !names.iter().any(|it| it == name) {
+            return match nearest(name, names) {
+                Some(nearest) => Some(format!("did you mean `/{parent}{nearest}{rest}`?")),
+                None if rest.is_empty() => None,
+                None => Some(format!("there is no directory `/{parent}{name}`")),
+            };
+        }
+        start = end + 1;
+    }
+    None
 }
 
 /// The name that was perhaps meant.
-pub(crate) fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
+fn nearest(name: &str, names: impl IntoIterator<Item = String>) -> Option<String> {
     let candidates = names.into_iter().filter_map(|candidate| {
         let same = candidate.to_lowercase() == name.to_lowercase();
         let typos = if same { 0 } else { typos(&candidate, name) };

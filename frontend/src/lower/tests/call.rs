@@ -60,7 +60,6 @@ fn methods() {
         NAME                 VERSION DESCRIPTION
         outline              1.0.0   List all parameters current build target supports
         targets              1.0.0   List all targets current build supports
-        lint                 1.0.0   Lint a Dockerfile
         subrequests.describe 1.0.0   List available subrequest types
     "#]]
     .assert_eq(&call::describe_text());

@@ -79,10 +79,6 @@ impl Gateway for Fake {
         let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
         Ok(digits.parse().ok())
     }
-
-    fn similar_context_files(&self, _context: &str, _path: &str) -> Vec<String> {
-        Vec::new()
-    }
 }
 
 fn resolve(request: &ImageRequest) -> Result<ResolvedImage, GatewayError> {

@@ -14,12 +14,13 @@ fn stages() {
     check(
         "FROM busybox AS base\nFROM scratch\nCOPY --from=1 a /\n",
         &expect![[r#"
-        error: circular dependency detected on stage: stage-1
-         --> Dockerfile:3:1
-          |
-        3 | COPY --from=1 a /
-          | ^^^^^^^^^^^^^^^^^
-    "#]],
+            error: circular dependency detected on stage: stage-1
+             --> Dockerfile:3:1
+              |
+            3 | COPY --from=1 a /
+              | ^^^^^^^^^^^^^^^^^
+              = help: a stage cannot take files from itself: name an earlier one
+        "#]],
     );
     check(
         "FROM busybox\nCOPY --from=5 a /\n",
@@ -50,6 +51,8 @@ fn stages() {
               |
             4 | COPY --from=a x /
               | ^^^^^^^^^^^^^^^^^
+              = note: each needs files of the next: a, b, a
+              = help: move what they share into a stage that needs none of them
         "#]],
     );
     check(
@@ -68,6 +71,21 @@ fn stages() {
              --> Dockerfile
               = help: stages are: build
         "#]],
+    );
+}
+
+#[test]
+fn a_process_without_a_program() {
+    check(
+        "FROM busybox\nRUN []\n",
+        &expect![[r#"
+        error: RUN has no arguments: `[]` names no program
+         --> Dockerfile:2:1
+          |
+        2 | RUN []
+          | ^^^^^^
+          = help: write `RUN ["program", "argument"]`, or a command for the shell
+    "#]],
     );
 }
 

@@ -85,15 +85,19 @@ fn layers_do_not_count() {
 fn missing_sources_are_named() {
     let error = |tree: &str, line: &str| match copied(&input(&[tree]), &copy(line)) {
         Ok(_) => "found".to_owned(),
-        Err(SelectError::NotFound { path, similar }) => format!("{path} {similar:?}"),
+        Err(SelectError::NotFound { path, hint }) => {
+            format!("{path}: {}", hint.unwrap_or_default())
+        }
         Err(other) => other.to_string(),
     };
-    assert_eq!(error("a=1", "/missing /x"), "/missing None");
-    assert_eq!(error("README.md=1; s/", "/Readme.md /x"), r#"/Readme.md Some("/README.md")"#);
-    assert_eq!(error("s/; s/main.rs=1", "/s/mian.rs /x"), r#"/s/mian.rs Some("/s/main.rs")"#);
-    assert_eq!(error("l->gone", "/l /x"), "/l None");
+    assert_eq!(error("a=1", "/missing /x"), "/missing: ");
+    assert_eq!(error("README.md=1; s/", "/Readme.md /x"), "/Readme.md: did you mean `/README.md`?");
+    assert_eq!(error("s/; s/main.rs=1", "/s/mian.rs /x"), "/s/mian.rs: did you mean `/s/main.rs`?");
+    assert_eq!(error("src/; src/a=1", "/scr/a /x"), "/scr/a: did you mean `/src/a`?");
+    assert_eq!(error("a=1", "/lib/b/c /x"), "/lib/b/c: there is no directory `/lib`");
+    assert_eq!(error("l->gone", "/l /x"), "/l: ");
     assert_eq!(error("", "/none* /x"), "found");
     assert_eq!(error("d/; d/a=1", "/ /x include:d/a needs:/d/a"), "found");
-    assert_eq!(error("d/; d/a=1", "/ /x include:d/b needs:/d/b"), "/d/b None");
+    assert_eq!(error("d/; d/a=1", "/ /x include:d/b needs:/d/b"), "/d/b: ");
     assert_eq!(error("", "/a /x exclude:["), "syntax error in pattern `[`");
 }
