@@ -36,6 +36,17 @@ pub struct Record {
     pub last_used: i64,
 }
 
+/// What a step leaves: kept or lost as one.
+#[derive(Clone, Debug, Default)]
+pub struct Made {
+    /// Layers, and the bytes of their regular files.
+    pub layers: Vec<(String, u64)>,
+    /// Its result, under each of its keys.
+    pub records: Vec<Record>,
+    /// The named parts of its key, as text of the caller's, by the identity of the step.
+    pub parts: Option<(Digest, String)>,
+}
+
 /// A layer of the store.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct LayerRow {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use rbuild_frontend::ast::Instruction;
 use rbuild_solver::event::Event;
 use rbuild_solver::llb::Graph;
 use rbuild_solver::solve::{
@@ -109,6 +110,7 @@ async fn build(
     if !isolation::is_possible(worker, store) && plan::has_run(&opened, events) {
         return Err(isolation::impossible(worker, request).await);
     }
+    prepare(&opened, store, worker);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
     let session = Arc::new(session(&opened));
@@ -133,6 +135,18 @@ async fn build(
         () = solver.cancel.cancelled() => Err(interrupted()),
     };
     finish(request, env, &written?)
+}
+
+/// Starts the worker while registries are asked, if it is sure to be needed: there are steps, and
+/// none can have been run before.
+fn prepare(opened: &Opened, store: &Store, worker: &Worker) {
+    let runs = |it: &Instruction| matches!(it, Instruction::Run(_));
+    let is_new = || store.layout().layers().read_dir().is_ok_and(|mut it| it.next().is_none());
+    if opened.dockerfile.instructions.iter().any(runs) && is_new() {
+        let worker = worker.clone();
+        // Who needs it hears what is wrong.
+        tokio::spawn(async move { drop(worker.isolation().await) });
+    }
 }
 
 /// Makes the graph where it may block.

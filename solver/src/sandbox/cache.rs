@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use rbuild_store::lent;
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
 
 use super::tree_copy;
 use crate::snapshot::{Access, LayerStore};
@@ -92,10 +94,20 @@ pub(super) fn open(
         layers.discard(prepared)?;
         copied.map_err(error)?;
     }
-    match fs::rename(&inner, &path) {
+    match rename_new(&inner, &path) {
         Ok(()) => Ok(path),
         // Somebody else was faster.
         Err(_) if path.is_dir() => Ok(path),
-        Err(source) => Err(error(source)),
+        Err(errno) => Err(error(errno.into())),
+    }
+}
+
+/// Gives a directory a name that nothing has: an ordinary rename would put it in the place of an
+/// empty one, which another step has taken already.
+fn rename_new(from: &Path, to: &Path) -> Result<(), Errno> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system has that.
+        Err(Errno::INVAL | Errno::NOSYS) => rustix::fs::rename(from, to),
+        result => result,
     }
 }

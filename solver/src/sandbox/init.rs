@@ -1,7 +1,8 @@
 //! `rbuild init`: the supervisor of one step, and the step's process until it becomes the command.
 //!
-//! The worker starts it as pid 1 of a new pid namespace with a socket as standard input. It has
-//! one thread from start to end, so that it may fork. The parent side only waits: it keeps the
+//! The worker starts it as pid 1 of a new pid namespace with a socket as standard input, most often
+//! before the step is known: what all steps have is made ready, and then it waits for the plan. It
+//! has one thread from start to end, so that it may fork. The parent side only waits: it keeps the
 //! worker's ids and capabilities, and its end is the end of everything inside.
 
 use std::convert::Infallible;
@@ -18,7 +19,7 @@ use super::apply::{ApplyError, KernelError, apply};
 use super::identity::{Identity, identity};
 use super::kernel::Linux;
 use super::limits::{Limit, clamp};
-use super::plan::{NetworkNamespace, Plan, Pretend, Process, Report};
+use super::plan::{NetworkNamespace, Plan, Pretend, Process, Report, Skeleton};
 use super::sys::{self, Fork, Listener};
 use super::{caps, seccomp, supervisor};
 use crate::causes::chain;
@@ -34,6 +35,9 @@ const MAX_ACCOUNTS_BYTES: u64 = 16 << 20;
 
 /// Exit status of an init that could not do its work; the worker hears why by message.
 const SETUP_FAILED: u8 = 125;
+
+/// How much readier the kernel is to kill a step than rbuild when memory runs out.
+const OOM_SCORE_ADJUST: i32 = 100;
 
 /// Why the step's process did not start.
 #[derive(Debug, thiserror::Error)]
@@ -63,74 +67,85 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Which process this is after the fork.
-enum Side {
-    /// The supervisor of this child.
-    Supervisor(i32),
-    /// The step's process, which could not become its command.
-    Step(Report),
-}
-
 fn supervise() -> Result<ExitCode, wire::WireError> {
     // The parent is outside of our pid namespace, so its number says nothing; if it is gone
-    // already, the socket is closed, and the message below does not come.
+    // already, the socket is closed, and no plan comes.
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let socket = sys::take_stdin()?;
-    let Some((plan, fds)) = wire::receive::<Plan>(socket.as_fd())? else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let (report, code) = match start(&plan, fds, socket.as_fd()) {
-        Ok(Side::Supervisor(pid)) => {
+    adjust_oom_score();
+    let (report, code) = match split() {
+        Ok(Fork::Parent(pid)) => {
             let ended = sys::wait_for(pid)?;
             let sys::Ended { code_or_signal, cpu_micros, max_rss } = ended;
             (Report::Ended { code_or_signal, cpu_micros, max_rss }, ExitCode::SUCCESS)
         }
-        Ok(Side::Step(report)) => (report, ExitCode::from(SETUP_FAILED)),
+        Ok(Fork::Child) => match become_step(socket.as_fd())? {
+            Some(report) => (report, ExitCode::from(SETUP_FAILED)),
+            None => return Ok(ExitCode::SUCCESS),
+        },
         Err(error) => (failed(&error), ExitCode::from(SETUP_FAILED)),
     };
     wire::send(socket.as_fd(), &report, &[])?;
     Ok(code)
 }
 
-/// Makes the namespaces and the process. Where all goes well it returns in one of them only: the
-/// other has become the command.
-fn start(plan: &Plan, fds: Vec<OwnedFd>, socket: BorrowedFd<'_>) -> Result<Side, InitError> {
-    adjust_oom_score(plan.process.oom_score_adjust);
-    if let Some(index) = plan.cgroup {
+/// Makes the namespaces and, in them, the process that becomes the command.
+fn split() -> Result<Fork, InitError> {
+    let flags =
+        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
+    sys::unshare(flags).map_err(call("make the step's namespaces"))?;
+    sys::fork_single_threaded().map_err(call("fork the step's process"))
+}
+
+/// Makes ready what every step has, waits for the plan, and becomes its command. Returns why it
+/// could not, or nothing where no plan comes.
+fn become_step(socket: BorrowedFd<'_>) -> Result<Option<Report>, wire::WireError> {
+    let Some((skeleton, _)) = wire::receive::<Skeleton>(socket)? else { return Ok(None) };
+    let mut linux = Linux::default();
+    if let Err(error) = apply(&skeleton.0, &mut linux) {
+        return Ok(Some(failed(&error.into())));
+    }
+    let Some((plan, fds)) = wire::receive::<Plan>(socket)? else { return Ok(None) };
+    linux.take(fds);
+    let Err(report) = become_command(&plan, &mut linux, socket);
+    Ok(Some(report))
+}
+
+/// Enters the plan's cgroup, which is the topmost one that the step sees.
+fn enter_cgroup(cgroup: Option<usize>, fds: &[OwnedFd]) -> Result<(), InitError> {
+    if let Some(index) = cgroup {
         let door = fds.get(index).ok_or_else(|| broken("no such cgroup"))?;
         super::cgroup::enter(door.as_fd()).map_err(call("enter the step's cgroup"))?;
     }
-    if let NetworkNamespace::Join(index) = plan.network {
-        let namespace = fds.get(index).ok_or_else(|| broken("no such network"))?;
-        let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-        rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)
-            .map_err(call("join the build's network"))?;
-    }
-    let mut flags =
-        UnshareFlags::NEWNS | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
-    if plan.network == NetworkNamespace::New {
-        flags |= UnshareFlags::NEWNET;
-    }
-    // A kernel may lack cgroup namespaces (they are an option); the others are a must.
-    sys::unshare(flags | UnshareFlags::NEWCGROUP)
-        .or_else(|_| sys::unshare(flags))
-        .map_err(call("make the step's namespaces"))?;
-    match sys::fork_single_threaded().map_err(call("fork the step's process"))? {
-        Fork::Parent(pid) => Ok(Side::Supervisor(pid)),
-        Fork::Child => {
-            let Err(report) = become_command(plan, fds, socket);
-            Ok(Side::Step(report))
+    // A kernel may lack cgroup namespaces (they are an option).
+    drop(sys::unshare(UnshareFlags::NEWCGROUP));
+    Ok(())
+}
+
+/// Enters the plan's network.
+fn enter_network(network: NetworkNamespace, fds: &[OwnedFd]) -> Result<(), InitError> {
+    match network {
+        NetworkNamespace::Shared => Ok(()),
+        NetworkNamespace::New => {
+            sys::unshare(UnshareFlags::NEWNET).map_err(call("make the step's network"))
+        }
+        NetworkNamespace::Join(index) => {
+            let namespace = fds.get(index).ok_or_else(|| broken("no such network"))?;
+            let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+            rustix::thread::move_into_link_name_space(namespace.as_fd(), kind)
+                .map_err(call("join the build's network"))
         }
     }
 }
 
 fn become_command(
     plan: &Plan,
-    fds: Vec<OwnedFd>,
+    linux: &mut Linux,
     socket: BorrowedFd<'_>,
 ) -> Result<Infallible, Report> {
-    let mut linux = Linux::new(&plan.scratch, fds);
-    apply(&plan.steps, &mut linux).map_err(|error| failed(&error.into()))?;
+    enter_cgroup(plan.cgroup, linux.fds()).map_err(|error| failed(&error))?;
+    enter_network(plan.network, linux.fds()).map_err(|error| failed(&error))?;
+    apply(&plan.steps, linux).map_err(|error| failed(&error.into()))?;
     let process = &plan.process;
     let ready = prepare(process, linux.fds()).map_err(|error| failed(&error))?;
     let report = Report::Ready { stubs: linux.stubs() };
@@ -368,12 +383,12 @@ fn set_limit(limit: Limit) -> Result<(), io::Error> {
 }
 
 /// Makes the step a better victim than rbuild. Only lowering the score needs a privilege.
-pub(super) fn adjust_oom_score(by: i32) {
+pub(super) fn adjust_oom_score() {
     let path = "/proc/self/oom_score_adj";
     let now = std::fs::read_to_string(path).ok().and_then(|it| it.trim().parse::<i32>().ok());
     if let Some(now) = now {
         // Without it the kernel still has an opinion of its own.
-        drop(std::fs::write(path, (now + by).min(1000).to_string()));
+        drop(std::fs::write(path, (now + OOM_SCORE_ADJUST).min(1000).to_string()));
     }
 }
 

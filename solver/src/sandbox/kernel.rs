@@ -13,12 +13,12 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 
 use super::apply::{Kernel, KernelError};
 use super::mount_api::{attach, call, clone, io_call, new_mount, restrict};
-use super::plan::{HostPath, Litter, NewFs, Restrict, Slot, Step, Stub};
+use super::plan::{Litter, NewFs, Restrict, Slot, Step, Stub};
 use super::sys;
 use super::target::Target;
 
 /// The mounts of one step while they are put together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Linux {
     scratch: PathBuf,
     fds: Vec<OwnedFd>,
@@ -27,9 +27,9 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// Works on the empty directory `scratch`; `fds` are the descriptors that the plan numbers.
-    pub fn new(scratch: &HostPath, fds: Vec<OwnedFd>) -> Self {
-        Self { scratch: scratch.0.clone(), fds, slots: Vec::new(), target: None }
+    /// Takes the descriptors that the plan numbers.
+    pub fn take(&mut self, fds: Vec<OwnedFd>) {
+        self.fds = fds;
     }
 
     /// The descriptors that the plan numbers.
@@ -146,13 +146,27 @@ impl Linux {
 impl Kernel for Linux {
     fn perform(&mut self, step: &Step) -> Result<(), KernelError> {
         match step {
+            Step::Scratch { dir } => {
+                self.scratch.clone_from(&dir.0);
+                Ok(())
+            }
             Step::Overlay { lowers, upper } => {
                 self.put(&super::overlay::make(lowers, upper.as_ref())?)
             }
             Step::Directory { from } => self.put(&clone(CWD, from.as_path())?),
-            Step::Memory => self.put(&make(&NewFs::Tmpfs { size: 0, mode: 0o700 })?),
+            Step::New { fs, restrict: how } => {
+                let mount = make(fs)?;
+                restrict(&mount, *how)?;
+                self.put(&mount)
+            }
             Step::Write { name, from, uid, gid, mode } => {
                 self.write(name, *from, (*uid, *gid), *mode)
+            }
+            Step::Lift { slot } => {
+                // An attached mount: what takes it off its place is that it is put elsewhere.
+                let mount = self.scratch_root()?;
+                self.keep(*slot, mount);
+                Ok(())
             }
             Step::Keep { slot, path } => {
                 let root = self.scratch_root()?;

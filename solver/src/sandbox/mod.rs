@@ -3,12 +3,15 @@
 //! ```text
 //!  worker (in the user namespace)          supervisor                      the step
 //!  ------------------------------          ----------                      --------
-//!  step: request + snapshot -> Plan
 //!  parent: own thread, new pid namespace
 //!        └─ spawns `rbuild init` ────────> pid 1 of the outer namespace
-//!                      Plan ─────────────> new mount, ipc, uts, cgroup (net) namespaces
+//!                                          new mount, ipc, uts namespaces
 //!                                          and a second pid namespace
 //!                                          forks ────────────────────────> pid 1 of the inner one
+//!                  Skeleton ─────────────────────────────────────────────> apply(Skeleton)
+//!  (all this while the step before runs)
+//!
+//!  step: request + snapshot -> Plan ─────────────────────────────────────> cgroup and network
 //!                                                                          apply(Plan), identity,
 //!                      <────────────────────────────────────── stubs       filter, capabilities
 //!                                                                          execve of the command
@@ -31,6 +34,7 @@ pub mod caps;
 pub mod cgroup;
 pub(crate) mod chroot;
 pub mod files;
+mod held;
 mod hold;
 pub mod host;
 pub mod identity;

@@ -3,7 +3,7 @@
 //! Order matters: a later mount can hide an earlier one, never the reverse, so what the Dockerfile
 //! mounts comes after what every step has, in the order in which it was written.
 
-use super::plan::{HostPath, Litter, NewFs, Restrict, Slot, Step};
+use super::plan::{HostPath, Litter, NewFs, Restrict, Skeleton, Slot, Step};
 
 /// A tree on the host that can be mounted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,7 +61,6 @@ pub enum Source {
 }
 
 /// What the mounts of a step depend on.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Layout {
     /// The root.
@@ -76,6 +75,15 @@ pub struct Layout {
     pub resolv_conf: HostPath,
     /// Host name.
     pub hostname: String,
+    /// What most steps of a build share.
+    pub system: System,
+    /// What becomes of mount points that had to be made.
+    pub litter: Litter,
+}
+
+/// What `/proc`, `/dev` and `/sys` of a step depend on.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct System {
     /// Bytes of `/dev/shm`; 0 is 64 MiB.
     pub shm_size: u64,
     /// Whether the network namespace is new.
@@ -84,8 +92,6 @@ pub struct Layout {
     pub kcore: bool,
     /// Whether nothing is hidden and nothing is read-only.
     pub insecure: bool,
-    /// What becomes of mount points that had to be made.
-    pub litter: Litter,
 }
 
 /// Bytes of `/dev/shm` where nothing else is asked (Docker's default).
@@ -99,39 +105,100 @@ const NODES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
 /// Links in `/dev`, as runc makes them.
 const LINKS: [(&str, &str); 5] = [
-    ("/dev/ptmx", "pts/ptmx"),
-    ("/dev/fd", "/proc/self/fd"),
-    ("/dev/stdin", "/proc/self/fd/0"),
-    ("/dev/stdout", "/proc/self/fd/1"),
-    ("/dev/stderr", "/proc/self/fd/2"),
+    ("/ptmx", "pts/ptmx"),
+    ("/fd", "/proc/self/fd"),
+    ("/stdin", "/proc/self/fd/0"),
+    ("/stdout", "/proc/self/fd/1"),
+    ("/stderr", "/proc/self/fd/2"),
 ];
 
-/// What a step may look at but not change.
-const READ_ONLY: [&str; 5] =
-    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// What a step may look at in `/proc` but not change.
+const READ_ONLY: [&str; 5] = ["/bus", "/fs", "/irq", "/sys", "/sysrq-trigger"];
 
-/// What a step does not see: containerd's list, and the host's cgroups.
-const MASKED: [&str; 14] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/sys/fs/cgroup",
-    "/sys/kernel/debug",
+/// What a step does not see of `/proc`: containerd's list.
+const MASKED: [&str; 10] = [
+    "/acpi",
+    "/asound",
+    "/interrupts",
+    "/kcore",
+    "/keys",
+    "/latency_stats",
+    "/sched_debug",
+    "/scsi",
+    "/timer_list",
+    "/timer_stats",
 ];
 
-/// The steps that build the file system of a step's process and make it its root.
-pub fn steps(layout: &Layout) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut slots = 0..;
+/// What a step does not see of `/sys`: containerd's list, and the host's cgroups.
+const MASKED_SYS: [&str; 4] =
+    ["/firmware", "/devices/virtual/powercap", "/fs/cgroup", "/kernel/debug"];
+
+/// Where [`skeleton`] leaves what [`steps`] places.
+const PROC: Slot = 0;
+const DEV: Slot = 1;
+const SYS: Slot = 2;
+/// The first slot for anything else.
+const FREE: Slot = 3;
+
+/// Empty directories below the one that [`skeleton`] and [`steps`] are given.
+pub const SCRATCH: [&str; 4] = ["root", "proc", "dev", "sys"];
+
+/// One of [`SCRATCH`] becomes the scratch directory.
+fn scratch(work: &HostPath, name: &str) -> Step {
+    Step::Scratch { dir: work.as_path().join(name).into() }
+}
+
+/// The steps that need to know nothing of a step's tree: `/proc`, `/dev` and, where it is the host's,
+/// `/sys`. Each is put together on a directory of its own in `work` and moved from there, since to
+/// take a mount off waits for all processors.
+pub fn skeleton(system: &System, work: &HostPath) -> Skeleton {
+    let at = |at: &str| at.to_owned();
+    let litter = Litter::Keep;
+    let fs = NewFs::Proc;
+    let restrict = Restrict::INERT;
+    let mut steps = vec![scratch(work, "proc"), Step::New { fs, restrict }, Step::Root];
+    if !system.insecure {
+        steps.extend(READ_ONLY.map(|it| Step::ReadOnly { at: at(it) }));
+        steps.extend(MASKED.map(|it| Step::Mask { at: at(it) }));
+    }
+    steps.push(Step::Lift { slot: PROC });
+
+    let nosuid = Restrict { suid: true, ..Restrict::NOTHING };
+    let fs = NewFs::Tmpfs { size: DEV_BYTES, mode: 0o755 };
+    steps.extend([scratch(work, "dev"), Step::New { fs, restrict: nosuid }, Step::Root]);
+    for node in NODES {
+        let (slot, restrict) = (FREE, Restrict::NOTHING);
+        steps.push(Step::Take { slot, from: HostPath::from(format!("/dev/{node}")) });
+        steps.push(Step::Place { slot, at: format!("/{node}"), restrict, litter });
+    }
+    let mut mount = |fs, it, restrict| steps.push(Step::Mount { fs, at: at(it), restrict, litter });
+    let pts = Restrict { suid: true, exec: true, ..Restrict::NOTHING };
+    mount(NewFs::Devpts, "/pts", pts);
+    let size = if system.shm_size == 0 { DEFAULT_SHM_BYTES } else { system.shm_size };
+    mount(NewFs::Tmpfs { size, mode: 0o1777 }, "/shm", Restrict::INERT);
+    mount(NewFs::Mqueue, "/mqueue", Restrict::INERT);
+    let core = system.kcore.then_some(("/core", "/proc/kcore"));
+    for (it, target) in LINKS.into_iter().chain(core) {
+        steps.push(Step::Symlink { at: at(it), target: at(target) });
+    }
+    steps.push(Step::Lift { slot: DEV });
+
+    if !system.own_network {
+        let host = Step::Directory { from: "/sys".into() };
+        steps.extend([scratch(work, "sys"), host, Step::Root]);
+        if !system.insecure {
+            steps.extend(MASKED_SYS.map(|it| Step::Mask { at: at(it) }));
+        }
+        steps.push(Step::Lift { slot: SYS });
+    }
+    Skeleton(steps)
+}
+
+/// The steps that build the file system of a step's process and make it its root, after those of
+/// [`skeleton`].
+pub fn steps(layout: &Layout, work: &HostPath) -> Vec<Step> {
+    let mut steps = vec![scratch(work, "root")];
+    let mut slots = FREE..;
     let mut next = move || -> Slot { slots.next().unwrap_or(usize::MAX) };
 
     // Everything that must be put together elsewhere, before the root covers the scratch directory.
@@ -146,7 +213,7 @@ pub fn steps(layout: &Layout) -> Vec<Step> {
         steps.push(Step::FreezeRoot);
     }
     steps.push(Step::Hostname { name: layout.hostname.clone() });
-    if layout.own_network {
+    if layout.system.own_network {
         steps.push(Step::Loopback);
     }
     steps.push(Step::PivotRoot);
@@ -195,7 +262,8 @@ fn prepare(
         }
     }
     if !secrets.is_empty() {
-        steps.push(Step::Memory);
+        let fs = NewFs::Tmpfs { size: 0, mode: 0o700 };
+        steps.push(Step::New { fs, restrict: Restrict::NOTHING });
         steps.append(&mut secrets);
         steps.push(Step::Clear);
     }
@@ -204,55 +272,27 @@ fn prepare(
 
 /// What every step has: `/proc`, `/dev`, `/sys`, and who is who on the network.
 fn system(layout: &Layout, steps: &mut Vec<Step>, next: &mut impl FnMut() -> Slot) {
-    let mount = |fs, at: &str, restrict| Step::Mount {
-        fs,
-        at: at.to_owned(),
-        restrict,
-        litter: Litter::Keep,
-    };
-    steps.push(mount(NewFs::Proc, "/proc", Restrict::INERT));
-    let nosuid = Restrict { suid: true, ..Restrict::NOTHING };
-    steps.push(mount(NewFs::Tmpfs { size: DEV_BYTES, mode: 0o755 }, "/dev", nosuid));
-    for node in NODES {
-        let slot = next();
-        let path = format!("/dev/{node}");
-        steps.push(Step::Take { slot, from: HostPath::from(&path) });
-        let litter = Litter::Keep;
-        steps.push(Step::Place { slot, at: path, restrict: Restrict::NOTHING, litter });
+    let litter = Litter::Keep;
+    for (slot, at) in [(PROC, "/proc"), (DEV, "/dev")] {
+        let restrict = Restrict::NOTHING;
+        steps.push(Step::Place { slot, at: at.to_owned(), restrict, litter });
     }
-    let pts = Restrict { suid: true, exec: true, ..Restrict::NOTHING };
-    steps.push(mount(NewFs::Devpts, "/dev/pts", pts));
-    let size = if layout.shm_size == 0 { DEFAULT_SHM_BYTES } else { layout.shm_size };
-    steps.push(mount(NewFs::Tmpfs { size, mode: 0o1777 }, "/dev/shm", Restrict::INERT));
-    steps.push(mount(NewFs::Mqueue, "/dev/mqueue", Restrict::INERT));
-    let core = layout.kcore.then_some(("/dev/core", "/proc/kcore"));
-    for (at, target) in LINKS.into_iter().chain(core) {
-        steps.push(Step::Symlink { at: at.to_owned(), target: target.to_owned() });
+    // In a network namespace of its own a new one, which shows that namespace's devices.
+    let restrict = if layout.system.insecure { Restrict::INERT } else { Restrict::ALL };
+    let at = "/sys".to_owned();
+    if layout.system.own_network {
+        steps.push(Step::Mount { fs: NewFs::Sysfs, at, restrict, litter });
+        if !layout.system.insecure {
+            steps.extend(MASKED_SYS.map(|it| Step::Mask { at: format!("/sys{it}") }));
+        }
+    } else {
+        steps.push(Step::Place { slot: SYS, at, restrict, litter });
     }
-    sysfs(layout, steps, next);
     for (from, at) in [(&layout.resolv_conf, "/etc/resolv.conf"), (&layout.hosts, "/etc/hosts")] {
         let slot = next();
         steps.push(Step::Take { slot, from: from.clone() });
         let (restrict, litter) = (Restrict::ALL, layout.litter);
         steps.push(Step::Place { slot, at: at.to_owned(), restrict, litter });
-    }
-    if !layout.insecure {
-        steps.extend(READ_ONLY.map(|at| Step::ReadOnly { at: at.to_owned() }));
-        steps.extend(MASKED.map(|at| Step::Mask { at: at.to_owned() }));
-    }
-}
-
-/// `/sys`: the host's, read-only; in a network namespace of its own a new one, which shows that
-/// namespace's devices.
-fn sysfs(layout: &Layout, steps: &mut Vec<Step>, next: &mut impl FnMut() -> Slot) {
-    let restrict = if layout.insecure { Restrict::INERT } else { Restrict::ALL };
-    let (at, litter) = ("/sys".to_owned(), Litter::Keep);
-    if layout.own_network {
-        steps.push(Step::Mount { fs: NewFs::Sysfs, at, restrict, litter });
-    } else {
-        let slot = next();
-        steps.push(Step::Take { slot, from: "/sys".into() });
-        steps.push(Step::Place { slot, at, restrict, litter });
     }
 }
 
@@ -277,185 +317,4 @@ fn place(mount: &Mount, slot: Option<Slot>, litter: Litter) -> Option<Step> {
 }
 
 #[cfg(test)]
-mod tests {
-    use expect_test::{Expect, expect};
-
-    use super::*;
-
-    fn overlay() -> Tree {
-        Tree::Overlay {
-            lowers: vec!["/s/2".into(), "/s/1".into()],
-            upper: Some(("/s/3".into(), "/s/3.work".into())),
-        }
-    }
-
-    fn layout() -> Layout {
-        Layout {
-            root: overlay(),
-            root_readonly: false,
-            mounts: Vec::new(),
-            hosts: "/t/hosts".into(),
-            resolv_conf: "/t/resolv".into(),
-            hostname: "buildkitsandbox".into(),
-            shm_size: 0,
-            own_network: false,
-            kcore: true,
-            insecure: false,
-            litter: Litter::RemoveWithParents,
-        }
-    }
-
-    #[track_caller]
-    fn check(layout: &Layout, expect: &Expect) {
-        let mut text = String::new();
-        for step in steps(layout) {
-            text.extend([step.to_string(), "\n".to_owned()]);
-        }
-        expect.assert_eq(&text);
-    }
-
-    #[test]
-    fn an_ordinary_step() {
-        check(
-            &layout(),
-            &expect![[r#"
-            overlay /s/2:/s/1 upper=/s/3 work=/s/3.work
-            root
-            mount proc /proc rw,nosuid,nodev,noexec
-            mount tmpfs size=67108864 mode=0755 /dev rw,nosuid
-            take #0 = /dev/null
-            place #0 /dev/null rw
-            take #1 = /dev/zero
-            place #1 /dev/zero rw
-            take #2 = /dev/full
-            place #2 /dev/full rw
-            take #3 = /dev/random
-            place #3 /dev/random rw
-            take #4 = /dev/urandom
-            place #4 /dev/urandom rw
-            take #5 = /dev/tty
-            place #5 /dev/tty rw
-            mount devpts /dev/pts rw,nosuid,noexec
-            mount tmpfs size=67108864 mode=1777 /dev/shm rw,nosuid,nodev,noexec
-            mount mqueue /dev/mqueue rw,nosuid,nodev,noexec
-            symlink /dev/ptmx -> pts/ptmx
-            symlink /dev/fd -> /proc/self/fd
-            symlink /dev/stdin -> /proc/self/fd/0
-            symlink /dev/stdout -> /proc/self/fd/1
-            symlink /dev/stderr -> /proc/self/fd/2
-            symlink /dev/core -> /proc/kcore
-            take #6 = /sys
-            place #6 /sys ro,nosuid,nodev,noexec
-            take #7 = /t/resolv
-            place #7 /etc/resolv.conf ro,nosuid,nodev,noexec (stub and parents go)
-            take #8 = /t/hosts
-            place #8 /etc/hosts ro,nosuid,nodev,noexec (stub and parents go)
-            read-only /proc/bus
-            read-only /proc/fs
-            read-only /proc/irq
-            read-only /proc/sys
-            read-only /proc/sysrq-trigger
-            mask /proc/acpi
-            mask /proc/asound
-            mask /proc/interrupts
-            mask /proc/kcore
-            mask /proc/keys
-            mask /proc/latency_stats
-            mask /proc/sched_debug
-            mask /proc/scsi
-            mask /proc/timer_list
-            mask /proc/timer_stats
-            mask /sys/firmware
-            mask /sys/devices/virtual/powercap
-            mask /sys/fs/cgroup
-            mask /sys/kernel/debug
-            hostname buildkitsandbox
-            pivot-root
-        "#]],
-        );
-    }
-
-    #[test]
-    #[expect(clippy::too_many_lines, reason = "the text is long")]
-    fn every_kind_of_mount() {
-        let mount = |at: &str, readonly, source| Mount { at: at.into(), readonly, source };
-        let tree = Tree::Overlay { lowers: vec!["/s/b".into(), "/s/a".into()], upper: None };
-        let one = Tree::Directory("/s/c".into());
-        let layout = Layout {
-            mounts: vec![
-                mount("/m", true, Source::Tree { tree, selector: "out/f".into() }),
-                mount("/n", false, Source::Tree { tree: one, selector: String::new() }),
-                mount("/c", false, Source::Host("/store/cache-mounts/x".into())),
-                mount("/t", false, Source::Tmpfs { size: 1 << 20 }),
-                mount(
-                    "/run/secrets/a",
-                    true,
-                    Source::Secret { from: 2, uid: 0, gid: 0, mode: 0o400 },
-                ),
-                mount("/b", true, Source::Secret { from: 3, uid: 5, gid: 6, mode: 0o444 }),
-            ],
-            root_readonly: true,
-            own_network: true,
-            insecure: true,
-            ..layout()
-        };
-        check(
-            &layout,
-            &expect![[r#"
-            overlay /s/b:/s/a
-            keep #0 = scratch:out/f
-            clear
-            directory /s/c
-            keep #1 = scratch:
-            clear
-            take #2 = /store/cache-mounts/x
-            memory
-            write 3 from=2 owner=0:0 mode=0400
-            keep #3 = scratch:3
-            write 4 from=3 owner=5:6 mode=0444
-            keep #4 = scratch:4
-            clear
-            overlay /s/2:/s/1 upper=/s/3 work=/s/3.work
-            root
-            mount proc /proc rw,nosuid,nodev,noexec
-            mount tmpfs size=67108864 mode=0755 /dev rw,nosuid
-            take #5 = /dev/null
-            place #5 /dev/null rw
-            take #6 = /dev/zero
-            place #6 /dev/zero rw
-            take #7 = /dev/full
-            place #7 /dev/full rw
-            take #8 = /dev/random
-            place #8 /dev/random rw
-            take #9 = /dev/urandom
-            place #9 /dev/urandom rw
-            take #10 = /dev/tty
-            place #10 /dev/tty rw
-            mount devpts /dev/pts rw,nosuid,noexec
-            mount tmpfs size=67108864 mode=1777 /dev/shm rw,nosuid,nodev,noexec
-            mount mqueue /dev/mqueue rw,nosuid,nodev,noexec
-            symlink /dev/ptmx -> pts/ptmx
-            symlink /dev/fd -> /proc/self/fd
-            symlink /dev/stdin -> /proc/self/fd/0
-            symlink /dev/stdout -> /proc/self/fd/1
-            symlink /dev/stderr -> /proc/self/fd/2
-            symlink /dev/core -> /proc/kcore
-            mount sysfs /sys rw,nosuid,nodev,noexec
-            take #11 = /t/resolv
-            place #11 /etc/resolv.conf ro,nosuid,nodev,noexec (stub and parents go)
-            take #12 = /t/hosts
-            place #12 /etc/hosts ro,nosuid,nodev,noexec (stub and parents go)
-            place #0 /m ro (stub and parents go)
-            place #1 /n rw (stub and parents go)
-            place #2 /c rw (stub and parents go)
-            mount tmpfs size=1048576 mode=1777 /t rw,nosuid (stub and parents go)
-            place #3 /run/secrets/a ro,nosuid,nodev,noexec (stub and parents go)
-            place #4 /b ro,nosuid,nodev,noexec (stub and parents go)
-            freeze-root
-            hostname buildkitsandbox
-            loopback
-            pivot-root
-        "#]],
-        );
-    }
-}
+mod tests;

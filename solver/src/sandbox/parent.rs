@@ -1,4 +1,5 @@
-//! The worker's side of one step: starts `rbuild init`, hands it the plan, waits, kills.
+//! The worker's side of one step: starts `rbuild init`, ahead of its step where one will follow,
+//! hands it the plan, waits, kills.
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -9,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::process::{PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
-use super::plan::{Plan, Report, Stub};
+use super::plan::{Plan, Report, Skeleton, Stub};
 use super::supervisor::{self, Records, Running};
 use super::sys;
 use crate::tree::view::View;
@@ -97,7 +99,7 @@ impl Killer {
         state.killed = true;
         if let Some(pidfd) = &state.pidfd {
             // It may have ended by itself just now.
-            let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
+            let _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
         }
         if let Some(socket) = &state.socket {
             drop(socket.shutdown(std::net::Shutdown::Write));
@@ -130,61 +132,64 @@ impl Killer {
     }
 }
 
-/// Runs the process of `plan` to its end. `program` is this program, where a step that gets hold of
-/// it cannot write to it. `fds` are standard output, standard error, and what the
-/// plan numbers from there on. `view` is the tree that the step starts from, `known` what is recorded
-/// of its inodes already, which comes back with what the step adds.
-///
-/// This happens on a thread of its own: it enters a pid namespace for its children, after which the
-/// kernel lets it start no threads, and the step dies with it.
-///
-/// # Errors
-///
-/// If the process could not be set up; one that ran and failed is an [`Outcome`].
-pub fn run(
-    program: &Path,
-    plan: &Plan,
-    fds: &[BorrowedFd<'_>],
-    killer: &Killer,
-    (view, known): (&View, &Records),
-) -> Result<Outcome, RunError> {
-    let (tell, told) = mpsc::channel::<OwnedFd>();
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .spawn_scoped(scope, move || run_here(program, plan, fds, killer, &tell))
-            .map_err(RunError::Start)?;
-        // Until the step's thread has ended. Without a supervisor the step's calls fail.
-        let pretend = plan.process.pretend;
-        let supervisors: Vec<_> = told
-            .iter()
-            .map_while(|it| supervisor::start(it, (view.clone(), known.clone()), pretend).ok())
-            .collect();
-        let outcome = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let added = supervisors.into_iter().flat_map(Running::join);
-        let records = known.iter().map(|(inode, record)| (*inode, *record)).chain(added).collect();
-        Ok(Outcome { records, ..outcome? })
-    })
+/// A process of `rbuild init` that is being started.
+#[derive(Debug)]
+pub struct Starting {
+    skeleton: Skeleton,
+    started: mpsc::Receiver<Result<(UnixStream, OwnedFd), RunError>>,
 }
 
-fn run_here(
-    program: &Path,
-    plan: &Plan,
-    fds: &[BorrowedFd<'_>],
-    killer: &Killer,
-    listeners: &mpsc::Sender<OwnedFd>,
-) -> Result<Outcome, RunError> {
+impl Starting {
+    /// Starts one. `program` is this program, where a step that gets hold of it cannot write to it.
+    ///
+    /// It has a thread of its own, which stays until it has ended: the thread enters a pid namespace
+    /// for its children, after which the kernel lets it start no threads, and the process dies with
+    /// it.
+    ///
+    /// # Errors
+    ///
+    /// If there can be no thread.
+    pub fn new(program: &Path, skeleton: Skeleton) -> Result<Self, RunError> {
+        let (tell, started) = mpsc::channel();
+        let (program, first) = (program.to_owned(), skeleton.clone());
+        let work = move || match start(&program, &first) {
+            Ok((socket, pidfd, mut child)) => {
+                // Where nobody listens any more the socket closes, and the process ends.
+                drop(tell.send(Ok((socket, pidfd))));
+                drop(child.wait());
+            }
+            Err(error) => drop(tell.send(Err(error))),
+        };
+        std::thread::Builder::new().name("init".to_owned()).spawn(work).map_err(RunError::Start)?;
+        Ok(Self { skeleton, started })
+    }
+
+    /// What it makes ready.
+    pub fn skeleton(&self) -> &Skeleton {
+        &self.skeleton
+    }
+
+    /// Waits until it has started.
+    ///
+    /// # Errors
+    ///
+    /// If it could not be.
+    pub fn wait(self) -> Result<Waiting, RunError> {
+        let (socket, pidfd) = self.started.recv().map_err(|_| RunError::Lost)??;
+        Ok(Waiting { socket, pidfd })
+    }
+}
+
+fn start(program: &Path, skeleton: &Skeleton) -> Result<(UnixStream, OwnedFd, Child), RunError> {
     sys::unshare(UnshareFlags::NEWPID).map_err(RunError::Start)?;
     let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
-    let mut child = spawn(program, theirs).map_err(RunError::Start)?;
-    let outcome = converse(&mut child, &ours, plan, fds, killer, listeners);
-    killer.disarm();
-    drop(ours);
-    if outcome.is_err() {
-        // Whatever it is doing, nobody listens any more.
-        drop(child.kill());
-    }
-    drop(child.wait());
-    outcome
+    let child = spawn(program, theirs).map_err(RunError::Start)?;
+    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = pid.ok_or(RunError::Lost)?;
+    let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())
+        .map_err(|errno| RunError::Start(errno.into()))?;
+    wire::send(ours.as_fd(), skeleton, &[])?;
+    Ok((ours, pidfd, child))
 }
 
 fn spawn(program: &Path, socket: UnixStream) -> io::Result<Child> {
@@ -197,50 +202,98 @@ fn spawn(program: &Path, socket: UnixStream) -> io::Result<Child> {
         .spawn()
 }
 
-fn converse(
-    child: &mut Child,
-    socket: &UnixStream,
-    plan: &Plan,
-    fds: &[BorrowedFd<'_>],
-    killer: &Killer,
-    listeners: &mpsc::Sender<OwnedFd>,
-) -> Result<Outcome, RunError> {
-    let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-    let pid = pid.ok_or(RunError::Lost)?;
-    let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
-        .map_err(|errno| RunError::Start(errno.into()))?;
-    killer.arm(pidfd);
-    let cancelled = |stubs| Outcome { stubs, ..Outcome::cancelled() };
-    let mut unanswered = false;
-    let mut stubs = Vec::new();
-    let mut not_started = None;
-    if let Err(error) = wire::send(socket.as_fd(), plan, fds) {
-        return if killer.killed() { Ok(cancelled(stubs)) } else { Err(error.into()) };
+/// A process of `rbuild init` that waits for its plan.
+#[derive(Debug)]
+pub struct Waiting {
+    socket: UnixStream,
+    pidfd: OwnedFd,
+}
+
+impl Waiting {
+    /// Runs the process of `plan` to its end. `fds` are standard output, standard error, and what
+    /// the plan numbers from there on. `view` is the tree that the step starts from, `known` what is
+    /// recorded of its inodes already, which comes back with what the step adds.
+    ///
+    /// When this returns the step's processes are gone, but not yet its mounts: see [`Self::end`].
+    ///
+    /// # Errors
+    ///
+    /// If the process could not be set up; one that ran and failed is an [`Outcome`].
+    pub fn run(
+        &self,
+        plan: &Plan,
+        fds: &[BorrowedFd<'_>],
+        killer: &Killer,
+        (view, known): (&View, &Records),
+    ) -> Result<Outcome, RunError> {
+        let mut supervisors = Vec::new();
+        let pretend = plan.process.pretend;
+        let outcome = self.converse(plan, fds, killer, &mut |listener| {
+            // Without a supervisor the step hears of it by the failure of its next call.
+            let tree = (view.clone(), known.clone());
+            supervisors.extend(supervisor::start(listener, tree, pretend));
+        });
+        killer.disarm();
+        if outcome.is_err() {
+            self.kill();
+        }
+        let added = supervisors.into_iter().flat_map(Running::join);
+        let records = known.iter().map(|(inode, record)| (*inode, *record)).chain(added).collect();
+        Ok(Outcome { records, ..outcome? })
     }
-    let mut listener = None;
-    loop {
-        wait(socket, &mut listener, listeners);
-        let (report, fds) = match wire::receive::<Report>(socket.as_fd()) {
-            Ok(Some(received)) => received,
-            Ok(None) | Err(_) if killer.killed() => return Ok(cancelled(stubs)),
-            Ok(None) => return Err(RunError::Lost),
-            Err(error) => return Err(error.into()),
-        };
-        match report {
-            Report::Ready { stubs: made } => stubs = made,
-            Report::Listener => listener = fds.into_iter().next(),
-            Report::Unanswered => unanswered = true,
-            Report::NotStarted { code, text } => not_started = Some((code, text)),
-            Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
-            Report::Ended { code_or_signal, cpu_micros, max_rss } => {
-                let end = match (not_started, code_or_signal) {
-                    _ if killer.killed() => End::Cancelled,
-                    (Some((code, text)), _) => End::NotStarted(code, text),
-                    (None, code) if code >= 0 => End::Code(code),
-                    (None, signal) => End::Signal(-signal),
-                };
-                let records = Records::new();
-                return Ok(Outcome { end, cpu_micros, max_rss, stubs, records, unanswered });
+
+    /// Waits until nothing is left of the process, its mounts included.
+    pub fn end(self) {
+        let Self { socket, pidfd } = self;
+        drop(socket);
+        let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+        while poll(&mut fds, None) == Err(Errno::INTR) {}
+    }
+
+    fn kill(&self) {
+        // It may have ended by itself just now.
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
+
+    fn converse(
+        &self,
+        plan: &Plan,
+        fds: &[BorrowedFd<'_>],
+        killer: &Killer,
+        listen: &mut dyn FnMut(OwnedFd),
+    ) -> Result<Outcome, RunError> {
+        killer.arm(self.pidfd.try_clone().map_err(RunError::Start)?);
+        let cancelled = |stubs| Outcome { stubs, ..Outcome::cancelled() };
+        let mut unanswered = false;
+        let mut stubs = Vec::new();
+        let mut not_started = None;
+        // If it ended before it got the plan it has said why.
+        let sent = wire::send(self.socket.as_fd(), plan, fds);
+        let mut listener = None;
+        loop {
+            wait(&self.socket, &mut listener, listen);
+            let (report, fds) = match wire::receive::<Report>(self.socket.as_fd()) {
+                Ok(Some(received)) => received,
+                Ok(None) | Err(_) if killer.killed() => return Ok(cancelled(stubs)),
+                Ok(None) => return Err(sent.err().map_or(RunError::Lost, RunError::Wire)),
+                Err(error) => return Err(error.into()),
+            };
+            match report {
+                Report::Ready { stubs: made } => stubs = made,
+                Report::Listener => listener = fds.into_iter().next(),
+                Report::Unanswered => unanswered = true,
+                Report::NotStarted { code, text } => not_started = Some((code, text)),
+                Report::Failed { user, text } => return Err(RunError::Setup { user, text }),
+                Report::Ended { code_or_signal, cpu_micros, max_rss } => {
+                    let end = match (not_started, code_or_signal) {
+                        _ if killer.killed() => End::Cancelled,
+                        (Some((code, text)), _) => End::NotStarted(code, text),
+                        (None, code) if code >= 0 => End::Code(code),
+                        (None, signal) => End::Signal(-signal),
+                    };
+                    let records = Records::new();
+                    return Ok(Outcome { end, cpu_micros, max_rss, stubs, records, unanswered });
+                }
             }
         }
     }
@@ -248,7 +301,7 @@ fn converse(
 
 /// Waits until init says something. A listener is handed on with the first call that it tells of:
 /// most steps never make one.
-fn wait(socket: &UnixStream, listener: &mut Option<OwnedFd>, listeners: &mpsc::Sender<OwnedFd>) {
+fn wait(socket: &UnixStream, listener: &mut Option<OwnedFd>, listen: &mut dyn FnMut(OwnedFd)) {
     while let Some(waiting) = listener.take() {
         let mut fds = [PollFd::new(socket, PollFlags::IN), PollFd::new(&waiting, PollFlags::IN)];
         if poll(&mut fds, None).is_err_and(|errno| errno != Errno::INTR) {
@@ -256,8 +309,7 @@ fn wait(socket: &UnixStream, listener: &mut Option<OwnedFd>, listeners: &mpsc::S
         }
         let (said, asked) = (fds[0].revents(), fds[1].revents());
         if asked.contains(PollFlags::IN) {
-            // Nobody there: the step hears of it by the failure of its call.
-            drop(listeners.send(waiting));
+            listen(waiting);
         } else if asked.is_empty() {
             *listener = Some(waiting);
         }

@@ -39,11 +39,14 @@ pub type RootPath = String;
 /// Number of a mount that was prepared and waits to be placed.
 pub type Slot = usize;
 
-/// Everything about one process.
+/// What the processes of many steps have in common: init makes it ready before it knows its step.
+/// It fills slots that the steps of the plan use.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Skeleton(pub Vec<Step>);
+
+/// Everything else about one process.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Plan {
-    /// An empty directory of the host that mounts are put together on.
-    pub scratch: HostPath,
     /// Where the process's network comes from.
     pub network: NetworkNamespace,
     /// Descriptor by which the process enters a cgroup of its own, if it has one.
@@ -124,6 +127,11 @@ pub enum NewFs {
 /// One step of the set-up.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Step {
+    /// An empty directory of the host is the scratch directory from here on.
+    Scratch {
+        /// Which.
+        dir: HostPath,
+    },
     /// Puts an overlay on the scratch directory.
     Overlay {
         /// Topmost first.
@@ -136,8 +144,13 @@ pub enum Step {
         /// Which.
         from: HostPath,
     },
-    /// Puts an empty file system in memory on the scratch directory.
-    Memory,
+    /// Puts a new file system on the scratch directory.
+    New {
+        /// Which.
+        fs: NewFs,
+        /// How.
+        restrict: Restrict,
+    },
     /// Makes a file at the top of what is on the scratch directory.
     Write {
         /// Its name.
@@ -150,6 +163,11 @@ pub enum Step {
         gid: u32,
         /// Permission bits.
         mode: u32,
+    },
+    /// Keeps what is on the scratch directory, with all that was mounted on it, for later.
+    Lift {
+        /// Under this number.
+        slot: Slot,
     },
     /// Keeps a path of what is on the scratch directory for later.
     Keep {
@@ -243,8 +261,6 @@ pub struct Process {
     pub filtered: bool,
     /// What a supervisor answers for.
     pub pretend: Pretend,
-    /// Added to the kernel's readiness to kill it when memory runs out.
-    pub oom_score_adjust: i32,
 }
 
 /// What the host does not have and a supervisor makes up.
@@ -292,10 +308,12 @@ impl fmt::Display for Step {
                 upper.as_ref().map_or(Ok(()), |(dir, work)| write!(out, " upper={dir} work={work}"))
             }
             Self::Directory { from } => write!(out, "directory {from}"),
-            Self::Memory => write!(out, "memory"),
+            Self::New { fs, restrict } => write!(out, "new {fs} {restrict}"),
             Self::Write { name, from, uid, gid, mode } => {
                 write!(out, "write {name} from={from} owner={uid}:{gid} mode={mode:04o}")
             }
+            Self::Scratch { dir } => write!(out, "scratch {dir}"),
+            Self::Lift { slot } => write!(out, "lift #{slot}"),
             Self::Keep { slot, path } => write!(out, "keep #{slot} = scratch:{path}"),
             Self::Clear => write!(out, "clear"),
             Self::Take { slot, from } => write!(out, "take #{slot} = {from}"),
@@ -325,8 +343,8 @@ fn after(litter: Litter) -> &'static str {
     }
 }
 
-/// What init tells the worker, in this order: `Ready`, `Listener` or `Unanswered`, then `Ended`; or
-/// `Failed` instead of any.
+/// What init tells the worker once it has its plan, in this order: `Ready`, `Listener` or
+/// `Unanswered`, then `Ended`; or `Failed` instead of any.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Report {
     /// Everything is set up; the program starts now.

@@ -12,24 +12,20 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::fs::{CWD, Mode, OFlags};
-
+use super::held::{Held, remove_stubs, tree};
 use super::hold::{Hold, Holder};
 use super::init::{STDERR, STDOUT};
-use super::mounts::{self, Layout, Mount, Source, Tree};
+use super::mounts::{self, Layout, Mount, Source, System};
 use super::network::{self, Lease, Networks};
-use super::parent::{self, End, Killer, Outcome, RunError};
+use super::parent::{End, Killer, Outcome, RunError, Starting, Waiting};
 use super::plan::{HostPath, Litter, Plan, Pretend, Process};
 use super::relay::Relay;
 use super::{caps, chroot, files, limits};
-use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
+use crate::snapshot::{Access, LayerStore, Ownership};
 use crate::worker::proto::{
-    Answer, Committed, ExecMount, ExecRequest, Failure, FailureKind, FdIndex, LayerId, MountSource,
-    Network,
+    Answer, Committed, ExecMount, ExecRequest, Expected, Failure, FailureKind, FdIndex,
+    MountSource, Network,
 };
-
-/// How much readier the kernel is to kill a step than rbuild when memory runs out.
-const OOM_SCORE_ADJUST: i32 = 100;
 
 /// What a step's log says where its owners are lost.
 const FLATTENED: &str = "rbuild: warning: another program listens to the system calls of this \
@@ -56,14 +52,8 @@ pub struct Steps {
     generated: Mutex<BTreeMap<String, PathBuf>>,
     networks: Networks,
     holder: Holder,
-}
-
-/// What was made ready for one step and must be committed or discarded.
-#[derive(Default)]
-struct Held {
-    root: Option<(Prepared, Option<LayerId>)>,
-    trees: Vec<(Prepared, Option<LayerId>)>,
-    relays: Vec<Relay>,
+    /// The process of the next step, started while the one before runs.
+    next: Mutex<Option<Starting>>,
 }
 
 impl Steps {
@@ -78,8 +68,11 @@ impl Steps {
         network: &network::Options,
         way: Way,
     ) -> io::Result<Self> {
-        for dir in ["mnt", "files", "relays"] {
+        for dir in ["files", "relays"] {
             fs::create_dir_all(work.join(dir))?;
+        }
+        for dir in mounts::SCRATCH {
+            fs::create_dir_all(work.join("mnt").join(dir))?;
         }
         Ok(Self {
             way,
@@ -93,6 +86,7 @@ impl Steps {
             generated: Mutex::default(),
             networks: Networks::new(network.clone()),
             holder: Holder::default(),
+            next: Mutex::default(),
         })
     }
 
@@ -110,23 +104,20 @@ impl Steps {
         killer: &Killer,
     ) -> Result<Answer, Failure> {
         let mut held = Held::default();
-        let asked = match (self.way, request.network) {
-            // There is the container's network, and the build has said so.
-            (Way::Chroot, Network::Default) if self.networks.is_a_matter_of_choice() => {
-                Network::Host
-            }
-            (_, network) => network,
-        };
-        let network = self.networks.lease(asked, request.insecure).map_err(|error| {
-            let text = format!("cannot make the network of a step: {error}");
-            Failure { kind: FailureKind::Host, text }
-        })?;
+        let network = self.lease(request.network, request.insecure)?;
         let hold = self.holder.hold(&request.resources).map_err(|error| host(&error))?;
         let outcome = self.run(layers, request, fds, (&network, &hold), killer, &mut held);
         let notes = network.notes();
         drop(network);
         drop(std::mem::take(&mut held.relays));
         let succeeded = matches!(&outcome, Ok(outcome) if matches!(outcome.end, End::Code(0)));
+        // Nobody writes to the tree any more. An overlay's upper directory may be read while the
+        // kernel takes the overlay off; a tree of our own has mounts in it until then.
+        let overlaid = matches!(&held.root, Some((root, _)) if root.is_overlay());
+        let mut process = held.process.take();
+        if let Some(process) = process.take_if(|_| !(succeeded && overlaid)) {
+            process.end();
+        }
         if !succeeded {
             // The step's own failure says more than one of the cleaning.
             drop(held.discard(layers));
@@ -137,8 +128,46 @@ impl Steps {
             remove_stubs(root, &outcome)?;
             layers.keep_records(root, &outcome.records).map_err(|it| it.to_failure())?;
         }
-        let committed = held.commit(layers)?;
-        Ok(answer(&outcome, committed, (hold, notes)))
+        let committed = held.commit(layers);
+        // The layer is a lower directory of the next overlay: it must be no upper one by then.
+        if let Some(process) = process {
+            process.end();
+        }
+        Ok(answer(&outcome, committed?, (hold, notes)))
+    }
+
+    /// Makes the network of the step that comes first, and starts its process.
+    ///
+    /// # Errors
+    ///
+    /// As the step itself would have.
+    pub fn expect(&self, expected: Expected) -> Result<Answer, Failure> {
+        let Expected { network, insecure, shm_size } = expected;
+        if self.way == Way::Chroot {
+            return Ok(Answer::Done);
+        }
+        let own_network = self.lease(network, false)?.is_own();
+        let system = System { shm_size, own_network, kcore: has_kcore(), insecure };
+        let skeleton = mounts::skeleton(&system, &self.scratch());
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_none() {
+            *next = Some(Starting::new(&self.program, skeleton).map_err(|it| refused(&it))?);
+        }
+        Ok(Answer::Done)
+    }
+
+    fn lease(&self, network: Network, all: bool) -> Result<Lease<'_>, Failure> {
+        let asked = match (self.way, network) {
+            // There is the container's network, and the build has said so.
+            (Way::Chroot, Network::Default) if self.networks.is_a_matter_of_choice() => {
+                Network::Host
+            }
+            (_, network) => network,
+        };
+        self.networks.lease(asked, all).map_err(|error| {
+            let text = format!("cannot make the network of a step: {error}");
+            Failure { kind: FailureKind::Host, text }
+        })
     }
 
     fn run(
@@ -165,10 +194,9 @@ impl Steps {
             return self.run_without_mounts(layers, step, &layout, &passed, killer, held);
         }
         let plan = Plan {
-            scratch: self.work.join("mnt").into(),
             network: namespace,
             cgroup,
-            steps: mounts::steps(&layout),
+            steps: mounts::steps(&layout, &self.scratch()),
             process,
         };
         if killer.killed() {
@@ -177,7 +205,10 @@ impl Steps {
         let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
         let known = held.root.as_ref().map(|it| layers.known_records(&it.0)).transpose();
         let known = known.map_err(|it| it.to_failure())?.unwrap_or_default();
-        let outcome = parent::run(&self.program, &plan, &passed, killer, (&view, &known))
+        let waiting = self.process(&layout.system, request.another).map_err(|it| refused(&it))?;
+        let waiting = held.process.insert(waiting);
+        let outcome = waiting
+            .run(&plan, &passed, killer, (&view, &known))
             .map_err(|error| refused(&error))?;
         if outcome.unanswered && plan.process.pretend == Pretend::Ids {
             let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());
@@ -213,6 +244,27 @@ impl Steps {
         Ok(outcome)
     }
 
+    /// Where mounts are put together.
+    fn scratch(&self) -> HostPath {
+        self.work.join("mnt").into()
+    }
+
+    /// A process for a step: the one that was started for it, if it is as this one needs it. Where
+    /// `another` step is to come, its process is started already.
+    fn process(&self, system: &System, another: bool) -> Result<Waiting, RunError> {
+        let skeleton = mounts::skeleton(system, &self.scratch());
+        let start = || Starting::new(&self.program, skeleton.clone());
+        let ready = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let process = match ready.filter(|it| *it.skeleton() == skeleton) {
+            Some(ready) => ready.wait(),
+            None => start()?.wait(),
+        };
+        if another {
+            *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(start()?);
+        }
+        process
+    }
+
     fn layout<'a>(
         &self,
         layers: &LayerStore,
@@ -225,7 +277,7 @@ impl Steps {
         let mut others = Vec::new();
         for mount in &request.mounts {
             if mount.dest == "/" {
-                root = Some((root_tree(layers, mount, held)?, mount.readonly));
+                root = Some((held.root_tree(layers, mount)?, mount.readonly));
             } else {
                 let source = self.source(layers, mount, fds, passed, held)?;
                 let (at, readonly) = (mount.dest.clone(), mount.readonly);
@@ -253,10 +305,12 @@ impl Steps {
             ))?,
             resolv_conf: self.generated(resolv_conf)?,
             hostname: request.hostname.clone(),
-            shm_size: request.shm_size,
-            own_network,
-            kcore: Path::new("/proc/kcore").exists(),
-            insecure: request.insecure,
+            system: System {
+                shm_size: request.shm_size,
+                own_network,
+                kcore: has_kcore(),
+                insecure: request.insecure,
+            },
             litter: if request.remove_stub_parents {
                 Litter::RemoveWithParents
             } else {
@@ -349,53 +403,8 @@ struct WriteError {
     source: io::Error,
 }
 
-impl Held {
-    fn commit(self, layers: &LayerStore) -> Result<Vec<Committed>, Failure> {
-        let mut committed = Vec::new();
-        for (prepared, layer) in self.root.into_iter().chain(self.trees) {
-            match layer {
-                Some(layer) => {
-                    committed.push(layers.commit(prepared, &layer).map_err(|it| it.to_failure())?);
-                }
-                None => layers.discard(prepared).map_err(|it| it.to_failure())?,
-            }
-        }
-        Ok(committed)
-    }
-
-    fn discard(self, layers: &LayerStore) -> Result<(), Failure> {
-        for (prepared, _) in self.root.into_iter().chain(self.trees) {
-            layers.discard(prepared).map_err(|it| it.to_failure())?;
-        }
-        Ok(())
-    }
-}
-
-fn root_tree(layers: &LayerStore, mount: &ExecMount, held: &mut Held) -> Result<Tree, Failure> {
-    let MountSource::Tree { chain, selector, commit } = &mount.source else {
-        return Err(bug("the root of a step is not a tree"));
-    };
-    if !selector.trim_matches('/').is_empty() {
-        return Err(Failure {
-            kind: FailureKind::User,
-            text: "a path within a tree cannot be the root of a step".to_owned(),
-        });
-    }
-    // Mount points may have to be made, even for a root that the step cannot write to.
-    let prepared = layers.prepare(chain, Access::Write).map_err(|it| it.to_failure())?;
-    let tree = tree(prepared.rootfs());
-    held.root = Some((prepared, commit.clone()));
-    Ok(tree)
-}
-
-fn tree(rootfs: &Rootfs) -> Tree {
-    match rootfs {
-        Rootfs::Overlay { lowers, upper } => Tree::Overlay {
-            lowers: lowers.iter().map(HostPath::from).collect(),
-            upper: upper.as_ref().map(|it| (HostPath::from(&it.dir), HostPath::from(&it.work))),
-        },
-        Rootfs::Dir(path) => Tree::Directory(path.into()),
-    }
+fn has_kcore() -> bool {
+    Path::new("/proc/kcore").exists()
 }
 
 /// What the step's supervisor answers for. Most steps neither have devices in their trees nor make
@@ -426,28 +435,7 @@ fn process(request: &ExecRequest, pretend: Pretend) -> Result<Process, Failure> 
         caps: if request.insecure { caps::ALL } else { caps::SANDBOX },
         filtered: !request.insecure,
         pretend,
-        oom_score_adjust: OOM_SCORE_ADJUST,
     })
-}
-
-fn remove_stubs(root: &Prepared, outcome: &Outcome) -> Result<(), Failure> {
-    if outcome.stubs.is_empty() {
-        return Ok(());
-    }
-    let dir = match root.rootfs() {
-        Rootfs::Overlay { upper: Some(upper), .. } => &upper.dir,
-        Rootfs::Overlay { upper: None, .. } => return Ok(()),
-        Rootfs::Dir(path) => path,
-    };
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    rustix::fs::openat(CWD, dir, flags, Mode::empty())
-        .and_then(|dir| super::target::remove_stubs(&dir, &outcome.stubs))
-        .map_err(|errno| {
-            let source = io::Error::from(errno);
-            let text =
-                format!("cannot remove mount points of a step from `{}`: {source}", dir.display());
-            Failure { kind: FailureKind::Host, text }
-        })
 }
 
 fn answer(

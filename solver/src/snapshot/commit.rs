@@ -57,7 +57,7 @@ pub(crate) fn difference(
     let mut differ = Differ::new(lower, owners, own, open_lower, None);
     let root = lower.root();
     let place = Place { dir: upper, path: b"", depth: 0 };
-    dir::on_deep_stack(|| differ.directory(&place, Some(&root), false))?;
+    differ.directory(&place, Some(&root), false)?;
     Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 
@@ -77,7 +77,7 @@ pub(crate) fn difference_of_tree(
     let mut differ = Differ::new(lower, owners, own, open_lower, Some(stamps));
     let root = lower.root();
     let place = Place { dir: tree, path: b"", depth: 0 };
-    dir::on_deep_stack(|| differ.directory(&place, Some(&root), true))?;
+    differ.directory(&place, Some(&root), true)?;
     Ok(Difference { listing: differ.entries, sockets: differ.sockets })
 }
 
@@ -127,6 +127,15 @@ impl<'a> Differ<'a> {
     /// Goes through one directory, which below is `lower`, if it is there. `opaque`: nothing of
     /// `lower` is seen through it.
     fn directory(
+        &mut self,
+        place: &Place<'_>,
+        lower: Option<&Node<'a>>,
+        opaque: bool,
+    ) -> Result<(), Error> {
+        dir::descend(place.depth, || self.directory_here(place, lower, opaque))
+    }
+
+    fn directory_here(
         &mut self,
         place: &Place<'_>,
         lower: Option<&Node<'a>>,

@@ -35,6 +35,23 @@ pub(crate) fn on_deep_stack<T: Send>(
     })
 }
 
+/// Levels of a walk that any stack is large enough for: most walks never go deeper, and need no
+/// thread.
+const SHALLOW_LEVELS: usize = 16;
+
+/// Runs the part of a walk that is `depth` levels down; from a certain depth on as
+/// [`on_deep_stack`].
+///
+/// # Errors
+///
+/// As [`on_deep_stack`].
+pub(crate) fn descend<T: Send>(
+    depth: usize,
+    walk: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    if depth == SHALLOW_LEVELS { on_deep_stack(walk) } else { walk() }
+}
+
 /// How directories are opened.
 pub(crate) const DIR_FLAGS: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -32,7 +32,7 @@ const MAX_LISTING_BYTES: u64 = 4 << 30;
 const MAX_SMALL_BYTES: u64 = 64 << 20;
 
 /// Names the running boot.
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Where every step has a mount: what a layer has there no step sees.
 const HIDDEN: &[u8] = b"dev/";
@@ -185,13 +185,12 @@ impl LayerStore {
         let Some(fs_dir) = found(self.open_fs(layer))? else { return Ok(false) };
         let marker = self.marker(layer)?;
         let written = read_small(&marker, MAX_SMALL_BYTES)?;
-        let boot = boot_id();
-        if written.as_deref() != Some(boot.as_bytes()) {
+        if written.as_deref() != Some(self.boot.as_bytes()) {
             if !self.is_whole(layer, &fs_dir)? {
                 return self.set_aside(layer).map(|()| false);
             }
             // Only a hint: where it cannot be written the sizes are compared again next time.
-            drop(fs::write(&marker, boot));
+            drop(fs::write(&marker, &self.boot));
         }
         self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
         Ok(true)
@@ -291,7 +290,7 @@ impl LayerStore {
             fs::rename(&from, &to).map_err(Error::io("create", to.as_os_str().as_encoded_bytes()))
         };
         work.write("layer/listing", &listing.encode())?;
-        work.write(&format!("layer/boot-{key}"), boot_id().as_bytes())?;
+        work.write(&format!("layer/boot-{key}"), self.boot.as_bytes())?;
         if !owners.is_empty() {
             work.write(&format!("layer/owners-{key}"), &owners.to_bytes())?;
         }
@@ -366,9 +365,4 @@ fn found<T>(result: Result<T, Error>) -> Result<Option<T>, Error> {
 fn is_taken(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::EXIST | Errno::NOTEMPTY))
-}
-
-/// What tells one boot from another; empty where the host does not say, which trusts the files.
-fn boot_id() -> String {
-    fs::read_to_string(BOOT_ID).unwrap_or_default()
 }

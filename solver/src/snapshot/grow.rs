@@ -155,6 +155,10 @@ pub(crate) fn finish_dirs<'a>(
 }
 
 fn write_files(root: BorrowedFd<'_>, placer: Placer, files: &[Item<'_>]) -> Result<(), Error> {
+    if files.len() <= FILES_PER_THREAD {
+        // Nor is the host asked for its processors, which takes reading several files.
+        return write_share(root, placer, files);
+    }
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(MAX_THREADS);
     let share = files.len().div_ceil(threads).max(FILES_PER_THREAD);
     if files.len() <= share {

@@ -130,6 +130,8 @@ pub struct LayerStore {
     known: Mutex<HashMap<LayerId, Arc<files::Known>>>,
     /// Layers whose files are known to be on disk.
     whole: Mutex<HashSet<LayerId>>,
+    /// Names the running boot; empty where the host does not say, which trusts the files.
+    boot: String,
 }
 
 /// What a prepared tree is for.
@@ -196,7 +198,8 @@ impl LayerStore {
     /// The layers of a store that this process holds. Its root must be an absolute path.
     pub fn of(store: Arc<Store>, mapkey: MapKey, ownership: Ownership, driver: Driver) -> Self {
         let (known, whole) = (Mutex::default(), Mutex::default());
-        Self { store, mapkey, ownership, driver, umask: umask(), known, whole }
+        let boot = std::fs::read_to_string(files::BOOT_ID).unwrap_or_default();
+        Self { store, mapkey, ownership, driver, umask: umask(), known, whole, boot }
     }
 
     /// The store that they are in.

@@ -24,12 +24,13 @@ use crate::tree::listing::compare;
 use crate::tree::view::{Node, View};
 use crate::worker::proto::LayerId;
 
-/// Lower directories that one mount takes: overlay has 500, of which some are ours.
-const MAX_LOWERS: usize = 480;
+/// Lower directories that one mount takes. Overlay has 500, but each makes the mount, and every
+/// look-up of a name that is not there, slower.
+const MAX_LOWERS: usize = 128;
 
 /// Long chains are merged from below in multiples of this, so that the chains of the next steps
 /// share the merged part.
-const SQUASH_LAYERS: usize = 240;
+const SQUASH_LAYERS: usize = 64;
 
 impl LayerStore {
     /// What to mount for a chain whose layers are on disk.
@@ -203,10 +204,10 @@ mod tests {
 
     #[test]
     fn long_chains_share_their_merged_part() {
-        assert_eq!(squashed_length(480), 0);
-        assert_eq!(squashed_length(481), 240);
-        assert_eq!(squashed_length(719), 240);
-        assert_eq!(squashed_length(720), 480);
+        assert_eq!(squashed_length(128), 0);
+        assert_eq!(squashed_length(129), 64);
+        assert_eq!(squashed_length(191), 64);
+        assert_eq!(squashed_length(192), 128);
         for layers in 0..3000 {
             assert!(layers - squashed_length(layers) <= MAX_LOWERS, "{layers}");
         }

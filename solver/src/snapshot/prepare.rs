@@ -41,6 +41,11 @@ impl Prepared {
         self.work.make(name)?;
         Ok(self.work.path.join(name))
     }
+
+    /// Whether it is mounted as an overlay.
+    pub fn is_overlay(&self) -> bool {
+        matches!(self.rootfs, Rootfs::Overlay { .. })
+    }
 }
 
 impl LayerStore {

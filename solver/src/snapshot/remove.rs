@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
 
-use super::dir::{DIR_FLAGS, MAX_DEPTH, on_deep_stack, open_dir};
+use super::dir::{DIR_FLAGS, MAX_DEPTH, descend, open_dir};
 use super::error::Error;
 use super::scan;
 
@@ -21,13 +21,11 @@ pub(crate) fn remove_tree(dir: BorrowedFd<'_>, name: &[u8]) -> Result<(), Error>
     if matches!(unlink(dir, name), Ok(()) | Err(Errno::NOENT)) {
         return Ok(());
     }
-    on_deep_stack(|| {
-        remove(&mut deep, dir, name, 0)?;
-        while let Some(name) = deep.left.pop() {
-            remove(&mut deep, dir, &name, 0)?;
-        }
-        Ok(())
-    })
+    remove(&mut deep, dir, name, 0)?;
+    while let Some(name) = deep.left.pop() {
+        remove(&mut deep, dir, &name, 0)?;
+    }
+    Ok(())
 }
 
 /// Removes what is in `dir`, but not the directory itself.
@@ -73,9 +71,10 @@ fn remove(
         return Ok(());
     }
     let dir = enter(parent, name).map_err(Error::io("enter", name))?;
-    for child in scan::names(dir.as_fd()).map_err(Error::io("read the directory", name))? {
-        remove(deep, dir.as_fd(), &child, depth + 1)?;
-    }
+    let children = scan::names(dir.as_fd()).map_err(Error::io("read the directory", name))?;
+    descend(depth, || {
+        children.iter().try_for_each(|child| remove(deep, dir.as_fd(), child, depth + 1))
+    })?;
     rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR).map_err(Error::io("remove", name))
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use super::keys::{self, InputKey, Selection, Selections};
 use super::layers::Layers;
@@ -45,6 +46,8 @@ pub struct Build {
     pub outside: HashMap<VertexId, Outside>,
     /// What is needed of each vertex.
     pub needs: Vec<Need>,
+    /// How many processes are still to be run; fewer where results turn up meanwhile.
+    pub steps_left: AtomicUsize,
     pub(super) selections: Selections,
     pub(super) definition: HashMap<VertexId, KeyParts>,
 }

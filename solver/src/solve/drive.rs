@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use tokio::task::JoinSet;
 
@@ -14,10 +15,11 @@ use super::outside;
 use super::{Counts, SolveRequest, Solved, Solver};
 use crate::cache::KeyParts;
 use crate::event::EventKind;
+use crate::llb::op::Op;
 use crate::llb::{Edge, VertexId};
 use crate::sched::Scheduler;
 use crate::step;
-use crate::worker::proto::Chain;
+use crate::worker::proto::{Chain, Request};
 
 /// Most steps that run at the same time.
 const MAX_PARALLEL_STEPS: usize = 64;
@@ -109,6 +111,7 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
         images,
         outside,
         needs: Vec::new(),
+        steps_left: AtomicUsize::new(0),
         selections: Selections::new(),
         definition: HashMap::new(),
         request,
@@ -139,6 +142,9 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
     build.needs = needs;
     for &id in &needed {
         runs[id.index()] &= !build.outside.contains_key(&id);
+        if runs[id.index()] && matches!(graph[id].op, Op::Exec(_)) {
+            *build.steps_left.get_mut() += 1;
+        }
     }
     Ok(Begun { build, needed, found, runs })
 }
@@ -178,6 +184,7 @@ async fn drive(
         })
         .collect();
     let mut scheduler = Scheduler::new(graph, &running, &done);
+    build.expect(&running);
     let mut tasks: JoinSet<(VertexId, Result<Outcome, SolveError>)> = JoinSet::new();
     let mut seals: JoinSet<Result<(), SolveError>> = JoinSet::new();
     loop {
@@ -267,7 +274,7 @@ async fn run_step(
         && let Some(outcome) = build.cached(key, id)?
     {
         events.send(vertex.digest, EventKind::Cached);
-        build.remember(id, definition, key, &outcome, &parts, None)?;
+        build.remember(id, definition, &outcome, Vec::new(), None)?;
         return Ok(outcome);
     }
     let lock = build.lock(key).await?;
@@ -283,12 +290,26 @@ async fn run_step(
     }
     let result = step::run(build, id, &inputs).await?;
     let outcome = Outcome { outputs: result.outputs, key, planned_only: result.planned_only };
-    build.remember(id, definition, key, &outcome, &parts, Some(&selections))?;
+    build.remember(id, definition, &outcome, result.written, Some((&parts, &selections)))?;
     drop(lock);
     Ok(outcome)
 }
 
 impl Build {
+    /// Has the worker make ready what the first process needs, while images are pulled.
+    fn expect(&self, running: &[VertexId]) {
+        let graph = &self.request.graph;
+        let process = |id: &VertexId| match &graph[*id].op {
+            Op::Exec(op) => Some(step::exec::expected(op, &self.request.exec)),
+            Op::File(_) | Op::Merge(_) | Op::Diff(_) | Op::Build(_) | Op::Source(_) => None,
+        };
+        if let Some(expected) = running.iter().find_map(process) {
+            let worker = self.solver.worker.clone();
+            // The step itself says what is wrong.
+            tokio::spawn(async move { worker.request(Request::Expect(expected), vec![]).await });
+        }
+    }
+
     /// Tells which results were found.
     fn report_found(
         &self,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rbuild_store::records::Record as StoredRecord;
+use rbuild_store::records::{Made, Record as StoredRecord};
 
 use super::build::{Build, Outcome};
 use super::error::SolveError;
@@ -94,16 +94,17 @@ impl Build {
         }
     }
 
-    /// Keeps a result for later builds, under both of its keys.
+    /// Keeps a result for later builds, under both of its keys, with the layers that were `written`
+    /// for it and the named parts of its key.
     pub(super) fn remember(
         &self,
         id: VertexId,
         definition: Option<CacheKey>,
-        key: CacheKey,
         outcome: &Outcome,
-        parts: &KeyParts,
-        selections: Option<&Selections>,
+        written: Vec<(String, u64)>,
+        explained: Option<(&KeyParts, &Selections)>,
     ) -> Result<(), SolveError> {
+        let key = outcome.key;
         let record = Record::new(outcome.key, outcome.outputs.clone(), outcome.planned_only);
         let value = String::from_utf8(record.to_json()).expect("JSON is UTF-8");
         let mut layers: Vec<String> =
@@ -123,14 +124,13 @@ impl Build {
         if let Some(definition) = definition.filter(|it| *it != key) {
             records.push(stored(definition));
         }
-        let db = self.solver.store.db()?;
-        db.put_records(&records)?;
-        if let Some(selections) = selections {
+        let parts = explained.map(|(parts, selections)| {
             let explained = self.explained(id, parts, selections);
             let text = serde_json::to_string(&explained).expect("parts have only string keys");
-            db.put_step_parts(&[(self.step_identity(id), text)], self.request.now)?;
-        }
-        Ok(())
+            (self.step_identity(id), text)
+        });
+        let made = Made { layers: written, records, parts };
+        Ok(self.solver.store.db()?.put_made(&made, self.request.now)?)
     }
 
     /// Keeps a result that was planned only until its layer was written.
@@ -141,6 +141,6 @@ impl Build {
     ) -> Result<(), SolveError> {
         let definition = self.definition.get(&id).map(KeyParts::key);
         let outcome = Outcome { planned_only: false, ..outcome.clone() };
-        self.remember(id, definition, outcome.key, &outcome, &KeyParts::default(), None)
+        self.remember(id, definition, &outcome, Vec::new(), None)
     }
 }

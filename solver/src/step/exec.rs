@@ -9,7 +9,9 @@ use rbuild_store::digest::{Digest, Hasher};
 use crate::llb::op::{CacheSharing, ExecOp, Mount, MountKind, NetMode, ProxyEnv, SecurityMode};
 use crate::session::Session;
 use crate::solve::{ExecSettings, SolveError, SolveErrorKind};
-use crate::worker::proto::{Chain, ExecMount, ExecRequest, LayerId, MountSource, Network};
+use crate::worker::proto::{
+    Chain, ExecMount, ExecRequest, Expected, LayerId, MountSource, Network,
+};
 
 /// `PATH` where neither image nor Dockerfile sets one (BuildKit's default).
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -95,6 +97,20 @@ pub fn plan(
     Ok(planned)
 }
 
+/// What is known of a process before its inputs are there.
+pub fn expected(op: &ExecOp, settings: &ExecSettings) -> Expected {
+    let insecure = op.security == SecurityMode::Insecure;
+    Expected { network: network(op), insecure, shm_size: settings.shm_size }
+}
+
+fn network(op: &ExecOp) -> Network {
+    match op.network {
+        NetMode::Sandbox => Network::Default,
+        NetMode::Host => Network::Host,
+        NetMode::None => Network::None,
+    }
+}
+
 fn request(op: &ExecOp, settings: &ExecSettings) -> ExecRequest {
     let meta = &op.meta;
     let mut env = meta.env.clone();
@@ -119,12 +135,9 @@ fn request(op: &ExecOp, settings: &ExecSettings) -> ExecRequest {
         ulimits: meta.ulimits.iter().map(|it| (it.name.clone(), it.soft, it.hard)).collect(),
         shm_size: settings.shm_size,
         resources: settings.resources.clone(),
-        network: match op.network {
-            NetMode::Sandbox => Network::Default,
-            NetMode::Host => Network::Host,
-            NetMode::None => Network::None,
-        },
+        network: network(op),
         insecure: op.security == SecurityMode::Insecure,
+        another: false,
         mounts: Vec::new(),
         remove_stub_parents: meta.remove_mount_stubs_recursive,
         stdout: 0,

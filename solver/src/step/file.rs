@@ -64,7 +64,7 @@ pub async fn apply(
             build.layers.on_disk(layer).await?;
         }
     }
-    Ok(StepResult { outputs, planned_only: !files })
+    Ok(StepResult { outputs, planned_only: !files, written: Vec::new() })
 }
 
 /// The tree of an input, for an evaluation.

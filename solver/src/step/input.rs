@@ -19,6 +19,8 @@ pub struct StepResult {
     pub outputs: Vec<Chain>,
     /// Whether the last layer was planned and not written.
     pub planned_only: bool,
+    /// Layers that were written, and the bytes of their regular files.
+    pub written: Vec<(String, u64)>,
 }
 
 /// The tree of an input.

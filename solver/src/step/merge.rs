@@ -21,7 +21,7 @@ pub async fn merge(
     for input in 0..build.request.graph[id].inputs.len() {
         chain.extend(input_chain(build, id, inputs, input).await?);
     }
-    Ok(StepResult { outputs: vec![chain], planned_only: false })
+    Ok(StepResult { outputs: vec![chain], planned_only: false, written: Vec::new() })
 }
 
 /// What the upper tree has on top of the lower one.
@@ -46,5 +46,5 @@ pub async fn diff(
     let chain = upper.strip_prefix(lower.as_slice()).ok_or_else(|| {
         SolveError::user("the difference of two trees is supported only where the upper one is built upon the lower one")
     })?;
-    Ok(StepResult { outputs: vec![chain.to_vec()], planned_only: false })
+    Ok(StepResult { outputs: vec![chain.to_vec()], planned_only: false, written: Vec::new() })
 }

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rbuild_store::digest::{Digest, Hasher};
@@ -46,18 +47,13 @@ pub async fn exec(
         &build.request.exec,
         &mut Layers::new_id,
     )?;
+    planned.request.another = build.steps_left.fetch_sub(1, Ordering::Relaxed) > 1;
     let locks = lock_caches(build, &mut planned).await?;
     let ended = call(build, id, &mut planned).await?;
     drop(locks);
     check(build, op, ended.status)?;
-    for committed in &ended.layers {
-        build.solver.store.db()?.put_layer(
-            &committed.layer.0,
-            committed.size,
-            build.request.now,
-        )?;
-    }
-    Ok(StepResult { outputs: outputs(op, &chains, &planned), planned_only: false })
+    let written = ended.layers.into_iter().map(|it| (it.layer.0, it.size)).collect();
+    Ok(StepResult { outputs: outputs(op, &chains, &planned), planned_only: false, written })
 }
 
 /// The tree of each output: what is below with the new layer, or what was mounted read-only.

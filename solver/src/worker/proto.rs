@@ -49,6 +49,8 @@ pub enum Request {
         /// Content of each regular file, in the order of the listing's regular files.
         contents: Vec<Content>,
     },
+    /// A process is to be run later: make ready what it will need. Answer: [`Answer::Done`].
+    Expect(Expected),
     /// Run a process. Answer: [`Answer::Exited`].
     Exec(Box<ExecRequest>),
     /// Write a layer as a blob. Answer: [`Answer::Sealed`].
@@ -134,6 +136,17 @@ pub enum Content {
     },
 }
 
+/// What is known of a process before it is its turn.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+pub struct Expected {
+    /// Network.
+    pub network: Network,
+    /// All capabilities the sandbox has, no filter.
+    pub insecure: bool,
+    /// As [`ExecRequest::shm_size`].
+    pub shm_size: u64,
+}
+
 /// A process to run.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ExecRequest {
@@ -161,6 +174,8 @@ pub struct ExecRequest {
     pub network: Network,
     /// All capabilities the sandbox has, no filter.
     pub insecure: bool,
+    /// Whether another step is to come, so that its process may be started already.
+    pub another: bool,
     /// Mounts in order; the one for `/` is among them.
     pub mounts: Vec<ExecMount>,
     /// Whether parents of mount points that were made for the step are removed after it.

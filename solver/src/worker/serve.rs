@@ -209,6 +209,8 @@ impl Worker {
                     let result = steps.exec(&layers, &request, &fds, &killer);
                     killers.lock().unwrap_or_else(PoisonError::into_inner).remove(&number);
                     result
+                } else if let Request::Expect(expected) = body {
+                    steps.expect(expected)
                 } else {
                     answer(&layers, body, &fds)
                 };
@@ -229,7 +231,7 @@ impl Worker {
 ///
 /// # Errors
 ///
-/// As the request; `Exec` and `Cancel` are not among them.
+/// As the request; `Exec`, `Expect` and `Cancel` are not among them.
 pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<Answer, Failure> {
     let fd = |index: usize| {
         let missing =
@@ -287,7 +289,7 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
                 .map(|()| Answer::Done)
         }
         Request::Remove { paths } => layers.remove(&paths).map(|()| Answer::Done),
-        Request::Exec(_) | Request::Cancel { .. } => {
+        Request::Exec(_) | Request::Expect(_) | Request::Cancel { .. } => {
             let text = "a step was asked of a place that runs none".to_owned();
             return Err(Failure { kind: FailureKind::Bug, text });
         }

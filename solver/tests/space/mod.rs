@@ -110,6 +110,7 @@ impl Space {
             shm_size: 0,
             network: Network::Default,
             insecure: false,
+            another: false,
             mounts: vec![mount("/", root)],
             remove_stub_parents: true,
             stdout: 0,

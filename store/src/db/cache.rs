@@ -1,12 +1,13 @@
 //! Cache records, and the last key parts of each step.
 
 use rusqlite::types::Type;
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
+use super::layers::put_layer;
 use super::{Db, TOUCH_SECONDS};
 use crate::digest::{BlobId, Digest};
 use crate::error::Result;
-use crate::records::Record;
+use crate::records::{Made, Record};
 
 impl Db {
     /// The records found by `keys`, in their order.
@@ -43,30 +44,24 @@ impl Db {
         })
     }
 
-    /// Puts records in place of those with the same keys, all or none.
+    /// Keeps what a step left, all or nothing; records take the place of those with the same keys.
     ///
     /// # Errors
     ///
     /// The database cannot be written.
-    pub fn put_records(&self, records: &[Record]) -> Result<()> {
+    pub fn put_made(&self, made: &Made, now: i64) -> Result<()> {
         self.write("write", |transaction| {
-            let mut statement = transaction.prepare(
-                "INSERT OR REPLACE INTO records \
-                 (key, real_key, value, layers, blobs, created, last_used) \
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?;
-            for record in records {
-                statement.execute(params![
-                    record.key.as_bytes(),
-                    record.real_key.as_ref().map(Digest::as_bytes),
-                    record.value,
-                    record.layers.join("\n"),
-                    record.blobs.iter().flat_map(|blob| *blob.0.as_bytes()).collect::<Vec<u8>>(),
-                    record.created,
-                    record.last_used,
-                ])?;
+            for (layer, size) in &made.layers {
+                put_layer(transaction, layer, *size, now)?;
             }
-            Ok(())
+            for record in &made.records {
+                put_record(transaction, record)?;
+            }
+            let Some((identity, parts)) = &made.parts else { return Ok(()) };
+            transaction
+                .prepare("INSERT OR REPLACE INTO steps (identity, parts, at) VALUES (?1, ?2, ?3)")?
+                .execute(params![identity.as_bytes(), parts, now])
+                .map(drop)
         })
     }
 
@@ -129,23 +124,6 @@ impl Db {
         })
     }
 
-    /// Notes the named parts of steps' keys, all or none.
-    ///
-    /// # Errors
-    ///
-    /// The database cannot be written.
-    pub fn put_step_parts(&self, steps: &[(Digest, String)], now: i64) -> Result<()> {
-        self.write("write", |transaction| {
-            let mut statement = transaction.prepare(
-                "INSERT OR REPLACE INTO steps (identity, parts, at) VALUES (?1, ?2, ?3)",
-            )?;
-            for (identity, parts) in steps {
-                statement.execute(params![identity.as_bytes(), parts, now])?;
-            }
-            Ok(())
-        })
-    }
-
     /// Removes key parts noted before `time`.
     ///
     /// # Errors
@@ -156,6 +134,26 @@ impl Db {
             transaction.execute("DELETE FROM steps WHERE at < ?1", [time]).map(drop)
         })
     }
+}
+
+fn put_record(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()> {
+    let blobs: Vec<u8> = record.blobs.iter().flat_map(|blob| *blob.0.as_bytes()).collect();
+    transaction
+        .prepare(
+            "INSERT OR REPLACE INTO records \
+             (key, real_key, value, layers, blobs, created, last_used) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )?
+        .execute(params![
+            record.key.as_bytes(),
+            record.real_key.as_ref().map(Digest::as_bytes),
+            record.value,
+            record.layers.join("\n"),
+            blobs,
+            record.created,
+            record.last_used,
+        ])
+        .map(drop)
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
@@ -208,12 +206,17 @@ mod tests {
         }
     }
 
+    fn made(records: &[&Record]) -> Made {
+        let records = records.iter().map(|&record| record.clone()).collect();
+        Made { records, ..Made::default() }
+    }
+
     #[test]
     fn records_come_back_in_the_order_asked() {
         let dir = tempfile::tempdir().expect("temporary directory");
         let db = Db::open(&dir.path().join("db")).expect("opens");
         let (one, two) = (a_record("1"), a_record("2"));
-        db.put_records(&[one.clone(), two.clone()]).expect("puts");
+        db.put_made(&made(&[&one, &two]), 5).expect("puts");
         let keys = [two.key, Digest::of(b"3"), one.key];
         assert_eq!(db.records(&keys).expect("reads"), [Some(two), None, Some(one.clone())]);
         db.remove_records(&[one.key, Digest::of(b"3")]).expect("removes");
@@ -225,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let db = Db::open(&dir.path().join("db")).expect("opens");
         let record = a_record("1");
-        db.put_records(std::slice::from_ref(&record)).expect("puts");
+        db.put_made(&made(&[&record]), 5).expect("puts");
         let last_used = |now| {
             db.touch(&[&record], now).expect("touches");
             db.all_records().expect("reads")[0].last_used
@@ -239,7 +242,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         let db = Db::open(&dir.path().join("db")).expect("opens");
         let step = Digest::of(b"step");
-        db.put_step_parts(&[(step, "a=1".to_owned())], 7).expect("puts");
+        let made = Made { parts: Some((step, "a=1".to_owned())), ..Made::default() };
+        db.put_made(&made, 7).expect("puts");
         let parts = db.step_parts(&[step, Digest::of(b"other")]).expect("reads");
         assert_eq!(parts, [Some("a=1".to_owned()), None]);
         db.remove_step_parts_before(8).expect("removes");

@@ -1,6 +1,6 @@
 //! Layers, the blobs they were written as, and which tar a blob holds.
 
-use rusqlite::{OptionalExtension as _, Row, params};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::Db;
 use super::cache::{bytes, column, digest};
@@ -38,15 +38,7 @@ impl Db {
     ///
     /// The database cannot be written.
     pub fn put_layer(&self, id: &str, size: u64, now: i64) -> Result<()> {
-        self.write("write", |transaction| {
-            transaction
-                .prepare(
-                    "INSERT INTO layers (id, size, created, last_used) VALUES (?1, ?2, ?3, ?3) \
-                     ON CONFLICT (id) DO UPDATE SET size = ?2, last_used = ?3",
-                )?
-                .execute(params![id, column(size), now])
-                .map(drop)
-        })
+        self.write("write", |transaction| put_layer(transaction, id, size, now))
     }
 
     /// Forgets layers and the blobs they were written as.
@@ -258,6 +250,22 @@ fn diff(row: &Row<'_>) -> rusqlite::Result<DiffRow> {
         size: bytes(row, 2)?,
         media_type: row.get(3)?,
     })
+}
+
+/// See [`Db::put_layer`].
+pub(super) fn put_layer(
+    transaction: &Transaction<'_>,
+    id: &str,
+    size: u64,
+    now: i64,
+) -> rusqlite::Result<()> {
+    transaction
+        .prepare(
+            "INSERT INTO layers (id, size, created, last_used) VALUES (?1, ?2, ?3, ?3) \
+             ON CONFLICT (id) DO UPDATE SET size = ?2, last_used = ?3",
+        )?
+        .execute(params![id, column(size), now])
+        .map(drop)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::digest::DiffId;
 use crate::image::Image;
 use crate::image::config::ImageConfig;
 use crate::media_type::Family;
-use crate::records::SealedRow;
+use crate::records::{Made, SealedRow};
 
 const KEEP_ALL: Policy = Policy { unused_since: None, keep_bytes: None, extras: false };
 
@@ -50,8 +50,8 @@ fn store() -> (tempfile::TempDir, Store, [BlobId; 4]) {
         size: 6,
     })
     .expect("puts");
-    db.put_records(&[record("old", &["aa"], &[], 5), record("new", &["bb"], &[], 9)])
-        .expect("puts");
+    let records = vec![record("old", &["aa"], &[], 5), record("new", &["bb"], &[], 9)];
+    db.put_made(&Made { records, ..Made::default() }, 5).expect("puts");
     let ids = [sealed.config.descriptor.digest, sealed.manifest.descriptor.digest, of_layer, dead];
     (dir, store, ids)
 }

@@ -91,7 +91,7 @@ struct Keeper {
 /// Makes the process. Where all goes well it returns in the keeper only: the other process has
 /// become the command.
 fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
-    init::adjust_oom_score(cell.process.oom_score_adjust);
+    init::adjust_oom_score();
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
         .map_err(init::call("become the reaper of the step"))?;
     let reach = fence::keep_to_own();
