@@ -10,6 +10,8 @@ use crate::users::{self, Ids};
 
 /// The tree of W4: so many folders of so many files of so many bytes.
 const TREE: (u32, u32, usize) = (500, 100, 8_000);
+/// Bytes of a file where there are many thousands.
+const SMALL_BYTES: usize = 800;
 /// The layer of W6.
 pub(super) const LARGE_MEGABYTES: u32 = 1_000;
 /// The layer of W8.
@@ -21,6 +23,7 @@ const PROJECT: (u32, u32) = (24, 60);
 #[derive(Debug)]
 pub(super) struct Fixtures {
     folder: PathBuf,
+    registry: String,
     user: Option<Ids>,
 }
 
@@ -33,7 +36,8 @@ impl Fixtures {
         user: Option<&Ids>,
         debian: bool,
     ) -> Outcome<Self> {
-        let fixtures = Self { folder: home.join("contexts"), user: user.cloned() };
+        let (folder, user) = (home.join("contexts"), user.cloned());
+        let fixtures = Self { folder, registry: registry.to_owned(), user };
         let layout = base::busybox_layout(&home.join("base"))?;
         offer(&format!("oci:{}:latest", layout.display()), &format!("{registry}/busybox:1"))?;
         if debian {
@@ -124,11 +128,43 @@ impl Fixtures {
 
     /// The context of W4.
     pub(super) fn tree(&self) -> Outcome<PathBuf> {
-        let context = self.context("tree");
+        self.files("tree", TREE)
+    }
+
+    /// So many thousand small files.
+    pub(super) fn thousands(&self, thousands: u32) -> Outcome<PathBuf> {
+        self.files(&format!("thousands-{thousands}"), (thousands * 10, 100, SMALL_BYTES))
+    }
+
+    /// A file of its own for each of so many steps.
+    pub(super) fn chain(&self, steps: u32) -> Outcome<PathBuf> {
+        let mut text = format!("FROM {}/busybox:1\n", self.registry);
+        for step in 0..steps {
+            writeln!(text, "RUN echo {step} > /tmp/{step}").expect("writing to memory");
+        }
+        let name = format!("chain-{steps}");
+        self.dockerfile(&name, &text)?;
+        Ok(self.context(&name))
+    }
+
+    /// So many stages of one step, and a COPY from each.
+    pub(super) fn fan(&self, stages: u32) -> Outcome<PathBuf> {
+        let (mut text, mut copies) = (String::new(), String::from("FROM scratch\n"));
+        for stage in 0..stages {
+            writeln!(text, "FROM {}/busybox:1 AS s{stage}\nRUN echo {stage} > /out", self.registry)
+                .expect("writing to memory");
+            writeln!(copies, "COPY --from=s{stage} /out /out{stage}").expect("writing to memory");
+        }
+        let name = format!("fan-{stages}");
+        self.dockerfile(&name, &(text + &copies))?;
+        Ok(self.context(&name))
+    }
+
+    fn files(&self, name: &str, (folders, files, size): (u32, u32, usize)) -> Outcome<PathBuf> {
+        let context = self.context(name);
         if context.join("Dockerfile").exists() {
             return Ok(context);
         }
-        let (folders, files, size) = TREE;
         for folder in 0..folders {
             for file in 0..files {
                 let line = format!("line of file {file} in folder {folder}\n");
@@ -136,7 +172,7 @@ impl Fixtures {
                 write(&context.join(format!("src/d{folder}/f{file}.txt")), &text[..size])?;
             }
         }
-        self.dockerfile("tree", "FROM scratch\nCOPY . /src\n")?;
+        self.dockerfile(name, "FROM scratch\nCOPY . /src\n")?;
         self.give(&context)?;
         Ok(context)
     }

@@ -112,7 +112,7 @@ fn parse(args: &[String]) -> Outcome<(u32, Vec<&'static Workload>)> {
         }
     }
     if wanted.is_empty() {
-        wanted = WORKLOADS.iter().collect();
+        wanted = WORKLOADS.iter().filter(|workload| !workload.named).collect();
     }
     Ok((rounds, wanted))
 }

@@ -18,6 +18,8 @@ pub(super) struct Workload {
     pub(super) measures: &'static [&'static str],
     /// Whether it needs the Debian base images.
     pub(super) debian: bool,
+    /// Whether it runs only if it is named: it takes long.
+    pub(super) named: bool,
     pub(super) run: fn(&Bench, &mut Builder, u32) -> Outcome<Values>,
 }
 
@@ -28,7 +30,17 @@ const fn workload(
     debian: bool,
     run: fn(&Bench, &mut Builder, u32) -> Outcome<Values>,
 ) -> Workload {
-    Workload { name, title, measures, debian, run }
+    Workload { name, title, measures, debian, named: false, run }
+}
+
+/// What tells whether costs grow linearly.
+const fn growth(
+    name: &'static str,
+    title: &'static str,
+    measures: &'static [&'static str],
+    run: fn(&Bench, &mut Builder, u32) -> Outcome<Values>,
+) -> Workload {
+    Workload { name, title, measures, debian: false, named: true, run }
 }
 
 /// All of them, in the order of the table.
@@ -60,6 +72,24 @@ pub(super) const WORKLOADS: &[Workload] = &[
         &["cold, s", "warm, s", "one line changed, s"],
         true,
         compile,
+    ),
+    growth(
+        "S1",
+        "more RUN, cold",
+        &["of 10 steps: a step, s", "of 100 steps: a step, s", "of 1000 steps: a step, s"],
+        more_steps,
+    ),
+    growth(
+        "S2",
+        "COPY of more files, cold",
+        &["5 thousand: 1000 files, s", "50 thousand: 1000 files, s", "500 thousand: 1000 files, s"],
+        more_files,
+    ),
+    growth(
+        "S3",
+        "more stages, cold",
+        &["of 50 stages: a stage, s", "of 500 stages: a stage, s"],
+        more_stages,
     ),
 ];
 
@@ -194,6 +224,48 @@ fn one_shot(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
         seconds(&mut builder.build(&context, Output::Nothing))?;
         builder.close();
         values.push((measure, started.elapsed().as_secs_f64()));
+    }
+    Ok(values)
+}
+
+fn more_steps(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    let mut values = Vec::new();
+    for (steps, measure) in [
+        (10, "of 10 steps: a step, s"),
+        (100, "of 100 steps: a step, s"),
+        (1000, "of 1000 steps: a step, s"),
+    ] {
+        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+        let context = bench.fixtures.chain(steps)?;
+        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+        values.push((measure, taken / f64::from(steps)));
+    }
+    Ok(values)
+}
+
+fn more_files(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    let mut values = Vec::new();
+    for (thousands, measure) in [
+        (5, "5 thousand: 1000 files, s"),
+        (50, "50 thousand: 1000 files, s"),
+        (500, "500 thousand: 1000 files, s"),
+    ] {
+        let context = bench.fixtures.thousands(thousands)?;
+        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+        values.push((measure, taken / f64::from(thousands)));
+    }
+    Ok(values)
+}
+
+fn more_stages(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+    let mut values = Vec::new();
+    for (stages, measure) in [(50, "of 50 stages: a stage, s"), (500, "of 500 stages: a stage, s")]
+    {
+        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+        let context = bench.fixtures.fan(stages)?;
+        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+        values.push((measure, taken / f64::from(stages)));
     }
     Ok(values)
 }
