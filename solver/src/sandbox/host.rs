@@ -40,6 +40,8 @@ pub struct Facts {
     pub label: String,
     /// Where this program lies.
     pub program: PathBuf,
+    /// The command that gives this user a range of ids.
+    pub range_command: String,
     /// What kind of file system the store is on; empty if that is not known.
     pub store_fs: String,
     /// What explains nothing, but tells one place and time from another: lines.
@@ -86,6 +88,7 @@ impl Facts {
             apparmor_restricts: sysctl("kernel/apparmor_restrict_unprivileged_userns"),
             label: label.trim_end_matches(['\n', '\0']).to_owned(),
             program: fs::read_link("/proc/self/exe").unwrap_or_default(),
+            range_command: crate::worker::launch::range_command(),
             ..Self::parse(&status)
         }
     }
@@ -195,7 +198,7 @@ pub fn explain(refusal: Refusal, facts: &Facts) -> Explained {
         if refusal.call.starts_with("newuidmap") || refusal.call.starts_with("newgidmap") {
             helper(&refusal, facts)
         } else if refusal.call.starts_with("/etc/sub") {
-            subordinate(&refusal, facts)
+            subordinate(facts)
         } else if refusal.call == "/proc/self/uid_map" {
             words(
                 "rbuild runs as root of a user namespace with few ids, and has no more to give",
@@ -382,14 +385,14 @@ fn apparmor(facts: &Facts) -> Words {
 }
 
 /// There are no subordinate ids.
-fn subordinate(refusal: &Refusal, facts: &Facts) -> Words {
-    let remedy = refusal.detail.split_once(": ").map_or("", |it| it.1);
-    if facts.uid == 0 {
-        let cause = "root may not write the id map itself (it lacks CAP_SETUID, CAP_SETGID or \
-                     CAP_SETFCAP) and has no subordinate ids either";
-        return words(cause, &[remedy]);
-    }
-    words("a range of ids is needed to give files to the users of an image", &[remedy])
+fn subordinate(facts: &Facts) -> Words {
+    let cause = if facts.uid == 0 {
+        "root may not write the id map itself (it lacks CAP_SETUID, CAP_SETGID or CAP_SETFCAP) and \
+         has no subordinate ids either"
+    } else {
+        "a range of ids is needed to give files to the users of an image"
+    };
+    words(cause, &[&facts.range_command])
 }
 
 /// newuidmap or newgidmap did not do it.
@@ -410,7 +413,7 @@ fn helper(refusal: &Refusal, facts: &Facts) -> Words {
     if refusal.detail.contains("not allowed") {
         return words(
             "/etc/subuid or /etc/subgid has no such range for this user",
-            &["usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER"],
+            &[&facts.range_command],
         );
     }
     if refusal.detail.contains("write to") && !has(facts.bounding, number::SYS_ADMIN) {

@@ -40,6 +40,32 @@ pub fn subordinate(text: &str, name: &str, uid: u32) -> Vec<(u32, u32)> {
     ranges
 }
 
+/// The first id from which on nobody has any: of the texts of `/etc/subuid` and `/etc/subgid`.
+pub fn free(texts: [&str; 2]) -> u32 {
+    let mut free = FIRST_SUBORDINATE;
+    for line in texts.iter().flat_map(|it| it.lines()) {
+        let mut numbers = line.split(':').skip(1).map(|it| it.trim().parse::<u32>());
+        if let (Some(Ok(first)), Some(Ok(count))) = (numbers.next(), numbers.next()) {
+            free = free.max(first.saturating_add(count));
+        }
+    }
+    free
+}
+
+/// Where distributions begin (`SUB_UID_MIN` of login.defs).
+const FIRST_SUBORDINATE: u32 = 100_000;
+
+/// The command that gives a user a range that is nobody's yet; of the same texts as [`free`]. Who has
+/// no `name` is written into the files by number.
+pub fn range_command(texts: [&str; 2], name: &str, uid: u32) -> String {
+    let first = free(texts);
+    let last = first.saturating_add(MIN_RANGE);
+    if name.is_empty() {
+        return format!("echo {uid}:{first}:65536 | tee -a /etc/subuid /etc/subgid");
+    }
+    format!("usermod --add-subuids {first}-{last} --add-subgids {first}-{last} {name}")
+}
+
 /// The fewest subordinate ids with which images work: Debian's `nogroup` and `nobody` are 65534.
 pub const MIN_RANGE: u32 = 65_535;
 
@@ -104,6 +130,20 @@ mod tests {
         assert_eq!(subordinate(FILE, "dev", 1001), [(165_536, 65_536), (300_000, 1000)]);
         assert_eq!(subordinate(FILE, "", 1001), [(300_000, 1000)]);
         assert_eq!(subordinate(FILE, "nobody", 65534), []);
+    }
+
+    #[test]
+    fn a_range_that_is_nobodys() {
+        assert_eq!(free(["", ""]), 100_000);
+        assert_eq!(free(["a:100000:65536\n#\n", "a:100000:65536\nb:300000:10\n"]), 300_010);
+        assert_eq!(
+            range_command(["a:100000:65536", ""], "dev", 1),
+            "usermod --add-subuids 165536-231071 --add-subgids 165536-231071 dev"
+        );
+        assert_eq!(
+            range_command(["", ""], "", 1500),
+            "echo 1500:100000:65536 | tee -a /etc/subuid /etc/subgid"
+        );
     }
 
     #[test]

@@ -338,24 +338,18 @@ pub(crate) fn write_maps(pid: u32) -> Result<MapName, Refusal> {
     }
     let name = user_name(uid).unwrap_or_default();
     let file = |path| fs::read_to_string(path).unwrap_or_default();
-    let uids = idmap::subordinate(&file("/etc/subuid"), &name, uid);
-    let gids = idmap::subordinate(&file("/etc/subgid"), &name, uid);
+    let (subuid, subgid) = (file("/etc/subuid"), file("/etc/subgid"));
+    let uids = idmap::subordinate(&subuid, &name, uid);
+    let gids = idmap::subordinate(&subgid, &name, uid);
     let enough = |ranges: &[(u32, u32)]| {
         ranges.iter().map(|it| u64::from(it.1)).sum::<u64>() >= u64::from(idmap::MIN_RANGE)
     };
-    for (ranges, path, option) in
-        [(&uids, "/etc/subuid", "--add-subuids"), (&gids, "/etc/subgid", "--add-subgids")]
-    {
+    for (ranges, path) in [(&uids, "/etc/subuid"), (&gids, "/etc/subgid")] {
         if !enough(ranges) {
-            let who = if name.is_empty() { uid.to_string() } else { name };
-            return Err(Refusal {
-                call: path.to_owned(),
-                errno: 0,
-                detail: format!(
-                    "no range of {} ids for user {who}: usermod {option} 100000-165535 {who}",
-                    idmap::MIN_RANGE
-                ),
-            });
+            let who = if name.is_empty() { uid.to_string() } else { name.clone() };
+            let (least, call) = (idmap::MIN_RANGE, path.to_owned());
+            let detail = format!("no range of {least} ids for user {who}");
+            return Err(Refusal { call, errno: 0, detail });
         }
     }
     let maps = [("newuidmap", idmap::ranges(uid, &uids)), ("newgidmap", idmap::ranges(gid, &gids))];
@@ -407,6 +401,15 @@ fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// The command that gives this user a range of ids.
+pub(crate) fn range_command() -> String {
+    let (uid, _) = own_ids();
+    let file = |path| fs::read_to_string(path).unwrap_or_default();
+    let texts = [file("/etc/subuid"), file("/etc/subgid")];
+    let name = user_name(uid).unwrap_or_default();
+    idmap::range_command(texts.each_ref().map(String::as_str), &name, uid)
 }
 
 /// The name of a user, as `/etc/subuid` may have it.
