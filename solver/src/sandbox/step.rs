@@ -146,7 +146,7 @@ impl Steps {
         if self.way == Way::Chroot {
             return Ok(Answer::Done);
         }
-        let own_network = self.lease(network, false)?.is_own();
+        let own_network = self.lease(network, false)?.unused();
         let system = System { shm_size, own_network, kcore: has_kcore(), insecure };
         let skeleton = mounts::skeleton(&system, &self.scratch());
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);

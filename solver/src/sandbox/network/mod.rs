@@ -238,6 +238,15 @@ impl Lease<'_> {
         }
     }
 
+    /// Gives it back before any step had it; tells whether a step will not share the caller's.
+    pub fn unused(self) -> bool {
+        if matches!(self.kind, Kind::Shared { why: Some(_) }) {
+            // The first step that has it tells why.
+            self.owner.state.lock().unwrap_or_else(PoisonError::into_inner).told = false;
+        }
+        self.is_own()
+    }
+
     /// What a person should know about the network that the step had: lines without an end.
     pub fn notes(&self) -> Vec<String> {
         match &self.kind {
@@ -306,6 +315,8 @@ mod tests {
             Mutex::new(State { refused, ..State::default() })
         };
         let auto = Networks { options: Options::default(), state: refused() };
+        // What no step had is not told to anybody yet.
+        assert!(!auto.lease(Network::Default, false).unwrap().unused());
         let lease = auto.lease(Network::Default, false).unwrap();
         assert!(!lease.is_own());
         assert_eq!(
