@@ -26,6 +26,8 @@ pub(super) enum Call {
     ReadLink { dir: Option<usize>, path: usize },
     /// chdir(2).
     ChangeDir,
+    /// mknod(2) of a device.
+    MakeNode { dir: Option<usize>, path: usize },
     /// uname(2).
     Names,
     /// A call about the process whose number is this argument; 0 is the caller.
@@ -50,6 +52,7 @@ pub(super) fn native(reach: Reach) -> Vec<(i64, Call)> {
         (FACCESSAT2, Call::Access { dir: Some(0), path: 1, mode: 2 }),
         (libc::SYS_readlinkat, Call::ReadLink { dir: Some(0), path: 1 }),
         (libc::SYS_chdir, Call::ChangeDir),
+        (libc::SYS_mknodat, Call::MakeNode { dir: Some(0), path: 1 }),
         (libc::SYS_uname, Call::Names),
         (libc::SYS_prlimit64, process),
         (libc::SYS_sched_setparam, process),
@@ -82,6 +85,7 @@ fn old() -> Vec<(i64, Call)> {
         (libc::SYS_stat, Call::Stat { dir: None, path: 0, out: 1, flags: None }),
         (libc::SYS_access, Call::Access { dir: None, path: 0, mode: 1 }),
         (libc::SYS_readlink, Call::ReadLink { dir: None, path: 0 }),
+        (libc::SYS_mknod, Call::MakeNode { dir: None, path: 0 }),
     ]
 }
 
@@ -105,6 +109,11 @@ const NEW: u32 = 0o300;
 
 /// `AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH`.
 const ITSELF: u32 = 0x1100;
+
+/// `S_IFMT`, `S_IFCHR`, `S_IFBLK`.
+const KIND: u32 = 0o17_0000;
+const CHARACTER_DEVICE: u32 = 0o2_0000;
+const BLOCK_DEVICE: u32 = 0o6_0000;
 
 /// Address families that lead to other machines: IPv4, IPv6, the kernel's own (16), packets.
 const FAMILIES: [u32; 4] = [2, 10, 16, 17];
@@ -206,6 +215,14 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
             program.push(ret(ask));
             program
         }
+        Call::MakeNode { path, .. } => vec![
+            load(arg(path + 1)),
+            op(0x54, KIND), // A &= K
+            jump(0x15, CHARACTER_DEVICE, 2, 0),
+            jump(0x15, BLOCK_DEVICE, 1, 0),
+            ret(ALLOW),
+            ret(ask),
+        ],
         Call::OpenHow | Call::ChangeDir | Call::Names => vec![ret(ask)],
         Call::Process { pid } => about(pid, listens),
         Call::Kind { .. } => about(1, listens),
@@ -296,6 +313,9 @@ mod tests {
         assert_eq!(run(libc::SYS_statx, [HERE, 0, 0, 0]), NOTIFY);
         assert_eq!(run(libc::SYS_statx, [HERE, 0, 0x100, 0]), ALLOW);
         assert_eq!(run(libc::SYS_readlinkat, [HERE, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_mknodat, [HERE, 0, 0o2_0644, 259]), NOTIFY);
+        assert_eq!(run(libc::SYS_mknodat, [HERE, 0, 0o6_0644, 259]), NOTIFY);
+        assert_eq!(run(libc::SYS_mknodat, [HERE, 0, 0o1_0644, 0]), ALLOW, "a pipe");
         assert_eq!(run(libc::SYS_write, [0; 4]), ALLOW);
         assert_eq!(run(libc::SYS_socket, [2, 0, 0, 0]), ALLOW);
     }

@@ -68,7 +68,10 @@ fn read(path: &Path, facts: &Facts) -> Option<Answers> {
     let missing = kept.answers.iter().any(|(_, it)| {
         it.as_ref().is_err_and(|it| it.is_about_ranges() && it.detail.starts_with("not installed"))
     });
-    (kept.facts == *facts && !missing).then_some(kept.answers)
+    // An older rbuild did not ask everything.
+    let asked = |it: &Question| kept.answers.iter().any(|(known, _)| known == *it);
+    let whole = Question::OF_A_BUILD.iter().all(asked);
+    (kept.facts == *facts && !missing && whole).then_some(kept.answers)
 }
 
 fn keep(store: &Path, kept: &Kept) -> Option<()> {

@@ -7,6 +7,7 @@
 
 mod look;
 mod mirror;
+mod node;
 mod open;
 mod tracee;
 
@@ -176,7 +177,7 @@ impl Server {
                 self.access(call, &subject, args[mode])
             }
             Call::ReadLink { path, .. } => {
-                if paths::is_a_real_link(&self.tracees.start(call.pid, args[path], START)?.0) {
+                if paths::is_a_real_link(&self.tracees.path(call.pid, args[path])?) {
                     return Err(Stop::Continue);
                 }
                 let subject = self.subject(call, args[path])?;
@@ -189,6 +190,7 @@ impl Server {
                 }
                 Err(Stop::Continue)
             }
+            Call::MakeNode { dir, path } => self.make_node(call, dir, path),
             Call::Names => self.names(call, args[0]),
             Call::Process { pid } => self.about(args[pid]),
             Call::Kind { process } => match args[0] {
@@ -211,7 +213,11 @@ impl Server {
 
     /// What the path at `address` leads to, unless it is something in the tree.
     fn subject(&self, call: &Notification, address: u64) -> Result<Subject, Stop> {
-        let (start, ends) = self.tracees.start(call.pid, address, START)?;
+        let (mut start, mut ends) = self.tracees.start(call.pid, address, START)?;
+        if !ends && start.len() < START {
+            // It goes on in the next page.
+            (start, ends) = (self.tracees.path(call.pid, address)?, true);
+        }
         if !paths::is_worth_a_look(&start) {
             if self.secrets.is_empty() {
                 return Err(Stop::Continue);

@@ -73,7 +73,8 @@ impl Tracees {
         self.field(pid, "Tgid:")?.parse().ok()
     }
 
-    fn field(&self, pid: i32, name: &str) -> Option<String> {
+    /// The value of a line of its status.
+    pub(super) fn field(&self, pid: i32, name: &str) -> Option<String> {
         let status = self.read_file(pid, "status")?;
         let value = status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(value.trim().to_owned())
