@@ -102,11 +102,15 @@ mod tests {
     fn kept_answers_count_only_with_their_facts() {
         let store = tempfile::tempdir().unwrap();
         let facts = Facts { uid: 7, ..Facts::default() };
-        let kept = Kept { facts: facts.clone(), answers: Answers::default() };
+        let answers = Answers::refusing_nothing(&Question::OF_A_BUILD);
+        let kept = Kept { facts: facts.clone(), answers: answers.clone() };
         keep(store.path(), &kept).unwrap();
         let path = path(store.path(), &facts);
-        assert_eq!(read(&path, &facts), Some(Answers::default()));
+        assert_eq!(read(&path, &facts), Some(answers));
         assert_eq!(read(&path, &Facts { seccomp: 2, ..facts.clone() }), None);
+        let older = Answers::refusing_nothing(&Question::OF_A_BUILD[1..]);
+        keep(store.path(), &Kept { facts: facts.clone(), answers: older }).unwrap();
+        assert_eq!(read(&path, &facts), None, "one question was not asked");
         fs::write(&path, "{").unwrap();
         assert_eq!(read(&path, &facts), None);
     }

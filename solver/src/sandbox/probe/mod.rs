@@ -194,6 +194,12 @@ impl Answers {
         found.map_or_else(|| Err(unanswered(question)), |it| it.1.clone())
     }
 
+    /// Answers that refuse nothing.
+    #[cfg(test)]
+    fn refusing_nothing(questions: &[Question]) -> Self {
+        Self(questions.iter().map(|it| (*it, Ok(()))).collect())
+    }
+
     /// Each question with its answer, in the order in which they are shown.
     pub fn iter(&self) -> impl Iterator<Item = (Question, &Answer)> {
         self.0.iter().map(|it| (it.0, &it.1))
