@@ -123,6 +123,11 @@ impl Entry {
         }
     }
 
+    /// Whether this is a device.
+    pub const fn is_device(&self) -> bool {
+        matches!(self.kind, Kind::Char { .. } | Kind::Block { .. })
+    }
+
     /// Whether this is a directory.
     pub const fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Dir { .. })

@@ -21,6 +21,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::digest::{BlobId, Digest};
@@ -100,8 +101,11 @@ impl Layout {
         if !self.is_vacant()? {
             return Err(StoreError::NotAStore { root: self.root.clone() });
         }
+        // Files of images can have set-user-id bits: nobody else is to get at them.
+        let mut private = fs::DirBuilder::new();
+        private.recursive(true).mode(0o700);
         for dir in self.directories() {
-            fs::create_dir_all(&dir).map_err(StoreError::io("create the directory", &dir))?;
+            private.create(&dir).map_err(StoreError::io("create the directory", &dir))?;
         }
         self.write_version()
     }

@@ -17,11 +17,23 @@ RUN rm /d/b && mv /d/p /d/q && mv /w/m /w/n && echo more >> /w/f && rm -r /d/g/i
 RUN --mount=type=cache,target=/c,uid=9 --mount=type=tmpfs,target=/t echo x > /c/x && echo y > /t/y
 ";
 
+/// Devices, what hides what is below, users who change, secrets.
+const MORE: &str = "\
+RUN mkdir /n && mknod -m 640 /n/c c 1 3 && mknod /n/b b 7 200 && chown 3:4 /n/c && ln /n/b /n/l && cp -a /n /m && echo lost > /m/c
+RUN mv /n/c /n/d && rm -r /m && mkdir /m && echo new > /m/f && rm -r /usr/bin && mkdir /usr/bin
+RUN echo team:x:700: >> /etc/group && echo web:x:701:700::/home/web:/bin/sh >> /etc/passwd \
+ && mkdir -p /home/web && chown web:team /home/web && su web -c 'cd; umask 027; mkdir -p x/y; echo z > x/y/z; ln x/y/z hard; chmod 2750 x' \
+ && cp /bin/busybox /own && chown web:team /own && chmod 4710 /own && tar -C /home/web -cf /t.tar . && mkdir /u && tar -C /u -xpf /t.tar && rm /t.tar
+RUN --mount=type=secret,id=token,uid=701,mode=400 su web -c 'wc -c < /run/secrets/token' > /size
+COPY --chown=web:team --chmod=2751 Dockerfile /copied/
+";
+
 #[test]
 fn every_rung_and_driver_gives_the_same_digest() {
     needs!(Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
-    space.write("Dockerfile", DOCKERFILE);
+    space.write_bytes("home/token", b"s3cr3t");
+    space.write("Dockerfile", &format!("{DOCKERFILE}{MORE}"));
     let mut digests = Vec::new();
     for isolation in ["userns", "userns-single"] {
         for driver in ["overlay", "plain"] {
@@ -29,6 +41,7 @@ fn every_rung_and_driver_gives_the_same_digest() {
                 &format!("--isolation={isolation}"),
                 &format!("--snapshotter={driver}"),
                 "--no-cache",
+                "--secret=id=token,src=@SPACE@/home/token",
                 "--build-arg=SOURCE_DATE_EPOCH=1000000000",
                 "--iidfile=@OUT@/id",
                 "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
@@ -40,10 +53,64 @@ fn every_rung_and_driver_gives_the_same_digest() {
     assert!(digests.iter().all(|it| it.2 == digests[0].2), "{digests:?}");
 }
 
+/// Gives its arguments the capability to bind low ports, and tells which have it.
+const CAPABILITY: &str = r#"
+#include <stdio.h>
+#include <sys/xattr.h>
+int main(int argc, char **argv) {
+    unsigned char set[20] = {1, 0, 0, 2, 0, 4}, got[64];
+    for (int i = 2; i < argc; i++) {
+        if (argv[1][0] == 's' && setxattr(argv[i], "security.capability", set, sizeof set, 0)) return perror(argv[i]), 1;
+        printf("%s %zd\n", argv[i], getxattr(argv[i], "security.capability", got, sizeof got));
+    }
+    return 0;
+}
+"#;
+
+#[test]
+fn capabilities_of_files_are_the_same_everywhere() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("capability.c", CAPABILITY);
+    let program = space.path("context/capability");
+    let compiled = std::process::Command::new("gcc")
+        .args(["-static", "-O1", "-o"])
+        .args([&program, &space.path("context/capability.c")])
+        .status();
+    assert!(compiled.unwrap().success());
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@ AS made\n\
+         COPY capability /\n\
+         RUN mkdir /f && cd /f && cp /bin/busybox a && cp a b && cp a c && chown 5:6 a && /capability set a b c && chown 7 c && ln a l\n\
+         RUN cd /f && /capability get a b c l > seen && mv a d && chmod 750 d && touch b\n\
+         FROM scratch\n\
+         COPY --from=made /f /f\n",
+    );
+    let mut seen = Vec::new();
+    for isolation in ["userns", "userns-single"] {
+        for driver in ["overlay", "plain"] {
+            let arguments = [
+                &format!("--isolation={isolation}"),
+                &format!("--snapshotter={driver}"),
+                "--no-cache",
+            ];
+            let tree = space.image(&arguments.map(|it| it as &str)).tree();
+            let have = |path: &str| tree.at(path).xattrs.contains_key("security.capability");
+            // A change of owner takes it away, a move does not.
+            seen.push((tree.read("f/seen"), ["f/d", "f/b", "f/c"].map(have), tree.to_string()));
+        }
+    }
+    assert_eq!(seen[0].0, "a 20\nb 20\nc -1\nl 20\n");
+    assert_eq!(seen[0].1, [true, true, false]);
+    assert!(seen.iter().all(|it| *it == seen[0]), "{seen:?}");
+}
+
 #[test]
 fn a_store_without_attributes_gives_the_same_digest() {
     needs!(Root, Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
+    space.write_bytes("home/token", b"s3cr3t");
     let _disk = rbuild_tests::disk::Disk::mount(&space, "plain", "ramfs", "mode=755");
     // Owners of what was there before, and of what a step only writes to.
     let more = "RUN [ $(stat -c %u:%a /home/app) = 1000:750 ] && [ $(stat -c %u:%a /d/a) = 5:6755 ] \\\n \
@@ -55,6 +122,7 @@ fn a_store_without_attributes_gives_the_same_digest() {
             &format!("--root=@SPACE@/{root}"),
             "build",
             &format!("--isolation={isolation}"),
+            "--secret=id=token,src=@SPACE@/home/token",
             "--build-arg=SOURCE_DATE_EPOCH=1000000000",
             "--iidfile=@OUT@/id",
             "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",

@@ -164,7 +164,10 @@ fn become_command(
 /// Holds the process to its limits: last, since they may leave us nothing to work with.
 fn bind(process: &Process) -> Result<(), InitError> {
     super::hold::run_on(&process.cpus).map_err(call("choose the step's processors"))?;
-    let mut limits = process.limits.iter();
+    // That one says who a process is where ids are pretended.
+    let carrier = process.pretend == Pretend::Ids;
+    let mut limits =
+        process.limits.iter().filter(|it| !carrier || it.resource != supervisor::CARRIER);
     limits.try_for_each(|limit| set_limit(*limit)).map_err(call("set a resource limit"))
 }
 

@@ -270,7 +270,9 @@ pub struct Notification {
     pub id: u64,
     /// The calling thread, in the receiver's pid namespace.
     pub pid: i32,
-    /// Call number, in the machine's native interface.
+    /// The interface it came by (`AUDIT_ARCH_*`).
+    pub arch: u32,
+    /// Its number there.
     pub number: i64,
     /// Arguments.
     pub args: [u64; 6],
@@ -305,6 +307,7 @@ pub fn receive_notification(listener: BorrowedFd<'_>) -> io::Result<Notification
     Ok(Notification {
         id: notif.id,
         pid: i32::try_from(notif.pid).unwrap_or(0),
+        arch: notif.data.arch,
         number: notif.data.nr.into(),
         args: notif.data.args,
     })

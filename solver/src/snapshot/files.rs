@@ -34,8 +34,10 @@ const MAX_SMALL_BYTES: u64 = 64 << 20;
 /// Names the running boot.
 pub(super) const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Where every step has a mount: what a layer has there no step sees.
-const HIDDEN: &[u8] = b"dev/";
+/// Whether a layer has devices where steps see them: on `/dev` every step has a mount.
+pub(crate) fn has_devices(layer: &Listing) -> bool {
+    layer.entries().iter().any(|it| it.is_device() && !it.path.starts_with(b"dev/"))
+}
 
 /// What is known of a layer: read once by a process.
 #[derive(Debug)]
@@ -50,10 +52,7 @@ pub(crate) struct Known {
 impl Known {
     fn new(listing: Listing) -> Self {
         let implied = implied(listing.entries().iter());
-        let devices = listing.entries().iter().any(|it| {
-            matches!(it.kind, Kind::Char { .. } | Kind::Block { .. })
-                && !it.path.starts_with(HIDDEN)
-        });
+        let devices = has_devices(&listing);
         Self { listing: Arc::new(listing), implied, devices }
     }
 }

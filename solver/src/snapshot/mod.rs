@@ -61,6 +61,7 @@ mod sweep;
 mod unpack;
 
 pub use error::Error;
+pub(crate) use files::has_devices;
 pub use prepare::Prepared;
 
 /// How a step's tree is put together.

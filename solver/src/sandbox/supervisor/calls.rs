@@ -1,8 +1,7 @@
-//! The calls that a supervisor answers, and the filter that has the kernel ask. Pure.
+//! The calls that a supervisor answers, by name; their numbers are in the table of all calls. Pure.
 
-use super::super::plan::Pretend;
-use super::super::seccomp::Arch;
-use super::super::sys::Instruction;
+use crate::sandbox::seccomp::Arch;
+use crate::sandbox::seccomp_table::{TABLE, X};
 
 /// What a call is about, and where in its arguments things are.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -13,9 +12,11 @@ pub(super) enum Call {
     Mode { at: At, mode: usize },
     /// stat(2) and its relatives.
     Stat { at: At, out: usize },
+    /// The same with the structure of 32-bit programs.
+    NarrowStat { at: At, out: usize },
     /// statx(2).
     Statx,
-    /// open(2) with `O_CREAT` or `O_TMPFILE`.
+    /// open(2).
     Open { dir: Option<usize>, path: usize, flags: Option<usize>, mode: usize },
     /// openat2(2), whose flags the filter cannot see.
     OpenHow,
@@ -35,7 +36,105 @@ pub(super) enum Call {
     Chroot,
     /// getsockopt(2) with `SO_PEERCRED`.
     PeerIds,
+    /// access(2) and its relatives.
+    Access { at: At, mode: usize },
+    /// unlink(2), rmdir(2).
+    Remove { name: Name },
+    /// rename(2).
+    Rename { from: Name, to: Name },
+    /// link(2).
+    Link { from: Name, to: Name },
+    /// setrlimit(2) and its relative: the number of the limit, and the new one.
+    Limit { resource: usize, new: usize },
+    /// truncate(2).
+    Truncate,
+    /// chdir(2).
+    ChangeDir { at: At },
+    /// utime(2) and its relatives.
+    Times { at: At, times: usize },
+    /// setxattr(2), removexattr(2).
+    SetAttribute { at: At, name: usize },
+    /// listxattr(2).
+    ListAttributes { at: At, list: usize },
+    /// prctl(2) with `PR_SET_KEEPCAPS`.
+    Keep,
+    /// What everybody can do in another way.
+    Missing,
 }
+
+impl Call {
+    /// Whether a process that is root of files does nothing here that would be pretended: it is
+    /// asked about for the sake of the others.
+    pub(super) const fn only_restricts(self) -> bool {
+        matches!(
+            self,
+            Self::Access { .. }
+                | Self::Remove { .. }
+                | Self::Rename { .. }
+                | Self::Link { .. }
+                | Self::Truncate
+                | Self::ChangeDir { .. }
+                | Self::Times { .. }
+        )
+    }
+}
+
+/// What the filters tell calls apart by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Topic {
+    /// It changes an owner or the process's ids.
+    Identity,
+    /// It looks at, or opens, what may be a device.
+    Look,
+    /// It makes a device, if its argument with the mode, of which this is the number, says so.
+    Node(usize),
+    /// It asks who is at the other end of a socket, if its arguments say so.
+    Peer,
+    /// It changes a resource limit: the numbers of the arguments that say which, and whether.
+    Limit(usize, usize),
+    /// It says that capabilities outlive a change of ids, if its arguments say so.
+    Keep,
+    /// It does not exist.
+    Missing,
+    /// Something else that depends on ids.
+    Other,
+}
+
+impl Call {
+    pub(super) const fn topic(self) -> Topic {
+        match self {
+            Self::Owner { .. } | Self::Set(_) => Topic::Identity,
+            Self::Stat { .. }
+            | Self::NarrowStat { .. }
+            | Self::Statx
+            | Self::Open { .. }
+            | Self::OpenHow
+            | Self::SetAttribute { .. }
+            | Self::ListAttributes { .. } => Topic::Look,
+            Self::MakeNode { path, .. } => Topic::Node(path + 1),
+            Self::PeerIds => Topic::Peer,
+            Self::Limit { resource, new } => Topic::Limit(resource, new),
+            Self::Keep => Topic::Keep,
+            Self::Missing => Topic::Missing,
+            Self::Mode { .. }
+            | Self::MakeDir { .. }
+            | Self::MakeLink { .. }
+            | Self::Get(_)
+            | Self::Execute { .. }
+            | Self::Chroot
+            | Self::Access { .. }
+            | Self::Remove { .. }
+            | Self::Rename { .. }
+            | Self::Link { .. }
+            | Self::Truncate
+            | Self::ChangeDir { .. }
+            | Self::Times { .. } => Topic::Other,
+        }
+    }
+}
+
+/// Argument numbers of a directory, if the call has one, and of a path in it.
+pub(super) type Name = (Option<usize>, usize);
 
 /// Where the arguments of a call have its file.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -74,332 +173,178 @@ pub(super) enum Get {
     Groups,
 }
 
-/// `fchmodat2`, newer than the C library's list.
-const FCHMODAT2: i64 = 452;
+const FD: At = At::Fd;
+const FOLLOWED: At = At::Path { follow: true };
+const ITSELF: At = At::Path { follow: false };
 
-/// The calls of this machine's own interface.
-pub(super) fn native() -> Vec<(i64, Call)> {
-    let mut calls = vec![
-        (libc::SYS_fchown, Call::Owner { at: At::Fd, ids: 1 }),
-        (libc::SYS_fchownat, Call::Owner { at: At::Dir { flags: Some(4) }, ids: 2 }),
-        (libc::SYS_fchmod, Call::Mode { at: At::Fd, mode: 1 }),
-        (libc::SYS_fchmodat, Call::Mode { at: At::Dir { flags: None }, mode: 2 }),
-        (FCHMODAT2, Call::Mode { at: At::Dir { flags: Some(3) }, mode: 2 }),
-        (libc::SYS_fstat, Call::Stat { at: At::Fd, out: 1 }),
-        (libc::SYS_newfstatat, Call::Stat { at: At::Dir { flags: Some(3) }, out: 2 }),
-        (libc::SYS_statx, Call::Statx),
-        (libc::SYS_openat, Call::Open { dir: Some(0), path: 1, flags: Some(2), mode: 3 }),
-        (libc::SYS_openat2, Call::OpenHow),
-        (libc::SYS_mkdirat, Call::MakeDir { dir: Some(0), path: 1 }),
-        (libc::SYS_mknodat, Call::MakeNode { dir: Some(0), path: 1 }),
-        (libc::SYS_symlinkat, Call::MakeLink { dir: Some(1), path: 2 }),
-        (libc::SYS_setuid, Call::Set(Set::User)),
-        (libc::SYS_setgid, Call::Set(Set::Group)),
-        (libc::SYS_setreuid, Call::Set(Set::TwoUsers)),
-        (libc::SYS_setregid, Call::Set(Set::TwoGroups)),
-        (libc::SYS_setresuid, Call::Set(Set::ThreeUsers)),
-        (libc::SYS_setresgid, Call::Set(Set::ThreeGroups)),
-        (libc::SYS_setfsuid, Call::Set(Set::FileUser)),
-        (libc::SYS_setfsgid, Call::Set(Set::FileGroup)),
-        (libc::SYS_setgroups, Call::Set(Set::Groups)),
-        (libc::SYS_getuid, Call::Get(Get::User)),
-        (libc::SYS_geteuid, Call::Get(Get::EffectiveUser)),
-        (libc::SYS_getgid, Call::Get(Get::Group)),
-        (libc::SYS_getegid, Call::Get(Get::EffectiveGroup)),
-        (libc::SYS_getresuid, Call::Get(Get::ThreeUsers)),
-        (libc::SYS_getresgid, Call::Get(Get::ThreeGroups)),
-        (libc::SYS_getgroups, Call::Get(Get::Groups)),
-        (libc::SYS_execve, Call::Execute { dir: None, path: 0, flags: None }),
-        (libc::SYS_execveat, Call::Execute { dir: Some(0), path: 1, flags: Some(4) }),
-        (libc::SYS_chroot, Call::Chroot),
-        (libc::SYS_getsockopt, Call::PeerIds),
-    ];
-    calls.extend(old());
-    calls
+const fn below(flags: Option<usize>) -> At {
+    At::Dir { flags }
 }
 
-/// Calls that newer machines no longer have.
-#[cfg(target_arch = "x86_64")]
-fn old() -> Vec<(i64, Call)> {
-    let (followed, itself) = (At::Path { follow: true }, At::Path { follow: false });
-    vec![
-        (libc::SYS_chown, Call::Owner { at: followed, ids: 1 }),
-        (libc::SYS_lchown, Call::Owner { at: itself, ids: 1 }),
-        (libc::SYS_chmod, Call::Mode { at: followed, mode: 1 }),
-        (libc::SYS_stat, Call::Stat { at: followed, out: 1 }),
-        (libc::SYS_lstat, Call::Stat { at: itself, out: 1 }),
-        (libc::SYS_open, Call::Open { dir: None, path: 0, flags: Some(1), mode: 2 }),
-        (libc::SYS_creat, Call::Open { dir: None, path: 0, flags: None, mode: 1 }),
-        (libc::SYS_mkdir, Call::MakeDir { dir: None, path: 0 }),
-        (libc::SYS_mknod, Call::MakeNode { dir: None, path: 0 }),
-        (libc::SYS_symlink, Call::MakeLink { dir: None, path: 1 }),
-    ]
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-const fn old() -> Vec<(i64, Call)> {
-    Vec::new()
-}
-
-/// The bits of a type in a mode that character and block devices have in common, and no other.
-const DEVICE_MASK: u32 = 0o130_000;
-const DEVICE: u32 = 0o020_000;
-
-/// `O_CREAT`, and the bit that only `O_TMPFILE` has.
-pub(super) const CREATES: u32 = 0o100 | 0o20_000_000;
-
-const ALLOW: u32 = 0x7fff_0000;
-const NOTIFY: u32 = 0x7fc0_0000;
-const SUCCEED: u32 = 0x0005_0000;
-const UNKNOWN: u32 = SUCCEED | libc::ENOSYS as u32;
-
-/// Changes of owners and ids in the 32-bit interfaces of both machines, whose numbers are the same
-/// but for fchownat(2). They succeed without doing anything.
-const NARROW: [u32; 22] = [
-    16, 23, 46, 70, 71, 81, 95, 138, 139, 164, 170, 182, 198, 203, 204, 206, 207, 208, 210, 212,
-    213, 214,
+/// The calls of the 64-bit interfaces.
+#[rustfmt::skip]
+const WIDE: &[(&str, Call)] = &[
+    ("chown", Call::Owner { at: FOLLOWED, ids: 1 }),
+    ("fchown", Call::Owner { at: FD, ids: 1 }),
+    ("fstat", Call::Stat { at: FD, out: 1 }),
+    ("getegid", Call::Get(Get::EffectiveGroup)),
+    ("geteuid", Call::Get(Get::EffectiveUser)),
+    ("getgid", Call::Get(Get::Group)),
+    ("getgroups", Call::Get(Get::Groups)),
+    ("getresgid", Call::Get(Get::ThreeGroups)),
+    ("getresuid", Call::Get(Get::ThreeUsers)),
+    ("getuid", Call::Get(Get::User)),
+    ("lchown", Call::Owner { at: ITSELF, ids: 1 }),
+    ("lstat", Call::Stat { at: ITSELF, out: 1 }),
+    ("newfstatat", Call::Stat { at: below(Some(3)), out: 2 }),
+    ("setfsgid", Call::Set(Set::FileGroup)),
+    ("setfsuid", Call::Set(Set::FileUser)),
+    ("setgid", Call::Set(Set::Group)),
+    ("setgroups", Call::Set(Set::Groups)),
+    ("setregid", Call::Set(Set::TwoGroups)),
+    ("setresgid", Call::Set(Set::ThreeGroups)),
+    ("setresuid", Call::Set(Set::ThreeUsers)),
+    ("setreuid", Call::Set(Set::TwoUsers)),
+    ("setuid", Call::Set(Set::User)),
+    ("stat", Call::Stat { at: FOLLOWED, out: 1 }),
 ];
 
-/// Offsets in the kernel's `struct seccomp_data`.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARG0: u32 = 16;
+/// What the 32-bit interfaces have instead; there the calls of [`WIDE`] have ids of 16 bits, or
+/// structures that nobody has used for decades.
+#[rustfmt::skip]
+const NARROW: &[(&str, Call)] = &[
+    ("chown32", Call::Owner { at: FOLLOWED, ids: 1 }),
+    ("fchown32", Call::Owner { at: FD, ids: 1 }),
+    ("fstat64", Call::NarrowStat { at: FD, out: 1 }),
+    ("fstatat64", Call::NarrowStat { at: below(Some(3)), out: 2 }),
+    ("getegid32", Call::Get(Get::EffectiveGroup)),
+    ("geteuid32", Call::Get(Get::EffectiveUser)),
+    ("getgid32", Call::Get(Get::Group)),
+    ("getgroups32", Call::Get(Get::Groups)),
+    ("getresgid32", Call::Get(Get::ThreeGroups)),
+    ("getresuid32", Call::Get(Get::ThreeUsers)),
+    ("getuid32", Call::Get(Get::User)),
+    ("lchown32", Call::Owner { at: ITSELF, ids: 1 }),
+    ("lstat64", Call::NarrowStat { at: ITSELF, out: 1 }),
+    ("setfsgid32", Call::Set(Set::FileGroup)),
+    ("setfsuid32", Call::Set(Set::FileUser)),
+    ("setgid32", Call::Set(Set::Group)),
+    ("setgroups32", Call::Set(Set::Groups)),
+    ("setregid32", Call::Set(Set::TwoGroups)),
+    ("setresgid32", Call::Set(Set::ThreeGroups)),
+    ("setresuid32", Call::Set(Set::ThreeUsers)),
+    ("setreuid32", Call::Set(Set::TwoUsers)),
+    ("setuid32", Call::Set(Set::User)),
+    ("stat64", Call::NarrowStat { at: FOLLOWED, out: 1 }),
+    ("truncate64", Call::Truncate),
+];
 
-/// The audit numbers of the native interface and the 32-bit one, and that one's fchownat(2).
-const fn interfaces(arch: Arch) -> (u32, u32, u32) {
-    match arch {
-        Arch::X86_64 => (0xc000_003e, 0x4000_0003, 298),
-        Arch::Aarch64 => (0xc000_00b7, 0x4000_0028, 325),
-    }
+/// What all interfaces have.
+#[rustfmt::skip]
+const COMMON: &[(&str, Call)] = &[
+    ("access", Call::Access { at: FOLLOWED, mode: 1 }),
+    ("chdir", Call::ChangeDir { at: FOLLOWED }),
+    ("chmod", Call::Mode { at: FOLLOWED, mode: 1 }),
+    ("chroot", Call::Chroot),
+    ("creat", Call::Open { dir: None, path: 0, flags: None, mode: 1 }),
+    ("execve", Call::Execute { dir: None, path: 0, flags: None }),
+    ("execveat", Call::Execute { dir: Some(0), path: 1, flags: Some(4) }),
+    ("faccessat", Call::Access { at: below(None), mode: 2 }),
+    ("faccessat2", Call::Access { at: below(Some(3)), mode: 2 }),
+    ("fchdir", Call::ChangeDir { at: FD }),
+    ("fchmod", Call::Mode { at: FD, mode: 1 }),
+    ("fchmodat", Call::Mode { at: below(None), mode: 2 }),
+    ("fchmodat2", Call::Mode { at: below(Some(3)), mode: 2 }),
+    ("fchownat", Call::Owner { at: below(Some(4)), ids: 2 }),
+    ("flistxattr", Call::ListAttributes { at: FD, list: 1 }),
+    ("fremovexattr", Call::SetAttribute { at: FD, name: 1 }),
+    ("fsetxattr", Call::SetAttribute { at: FD, name: 1 }),
+    ("futimesat", Call::Times { at: below(None), times: 2 }),
+    ("getsockopt", Call::PeerIds),
+    ("link", Call::Link { from: (None, 0), to: (None, 1) }),
+    ("linkat", Call::Link { from: (Some(0), 1), to: (Some(2), 3) }),
+    ("listxattr", Call::ListAttributes { at: FOLLOWED, list: 1 }),
+    ("listxattrat", Call::Missing),
+    ("llistxattr", Call::ListAttributes { at: ITSELF, list: 1 }),
+    ("lremovexattr", Call::SetAttribute { at: ITSELF, name: 1 }),
+    ("lsetxattr", Call::SetAttribute { at: ITSELF, name: 1 }),
+    ("mkdir", Call::MakeDir { dir: None, path: 0 }),
+    ("mkdirat", Call::MakeDir { dir: Some(0), path: 1 }),
+    ("mknod", Call::MakeNode { dir: None, path: 0 }),
+    ("mknodat", Call::MakeNode { dir: Some(0), path: 1 }),
+    ("open", Call::Open { dir: None, path: 0, flags: Some(1), mode: 2 }),
+    ("openat", Call::Open { dir: Some(0), path: 1, flags: Some(2), mode: 3 }),
+    ("openat2", Call::OpenHow),
+    ("prctl", Call::Keep),
+    ("prlimit64", Call::Limit { resource: 1, new: 2 }),
+    ("removexattr", Call::SetAttribute { at: FOLLOWED, name: 1 }),
+    ("removexattrat", Call::Missing),
+    ("rename", Call::Rename { from: (None, 0), to: (None, 1) }),
+    ("renameat", Call::Rename { from: (Some(0), 1), to: (Some(2), 3) }),
+    ("renameat2", Call::Rename { from: (Some(0), 1), to: (Some(2), 3) }),
+    ("rmdir", Call::Remove { name: (None, 0) }),
+    ("setrlimit", Call::Limit { resource: 0, new: 1 }),
+    ("setxattr", Call::SetAttribute { at: FOLLOWED, name: 1 }),
+    ("setxattrat", Call::Missing),
+    ("statx", Call::Statx),
+    ("symlink", Call::MakeLink { dir: None, path: 1 }),
+    ("symlinkat", Call::MakeLink { dir: Some(1), path: 2 }),
+    ("truncate", Call::Truncate),
+    ("unlink", Call::Remove { name: (None, 0) }),
+    ("unlinkat", Call::Remove { name: (Some(0), 1) }),
+    ("utime", Call::Times { at: FOLLOWED, times: 1 }),
+    ("utimensat", Call::Times { at: below(Some(3)), times: 2 }),
+    ("utimensat_time64", Call::Times { at: below(Some(3)), times: 2 }),
+    ("utimes", Call::Times { at: FOLLOWED, times: 1 }),
+];
+
+/// One of the two interfaces of a machine.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Interface {
+    /// The machine's own.
+    Wide,
+    /// That of 32-bit programs.
+    Narrow,
 }
 
-/// The filter of a supervised step: what the kernel asks about.
-pub(in super::super) fn filter(pretend: Pretend) -> Vec<Instruction> {
-    match pretend {
-        Pretend::Ids => filter_of_ids(),
-        Pretend::NewDevices | Pretend::Devices => filter_of_devices(pretend),
-    }
-}
-
-/// The kernel asks about devices that are made and, where there are some, about every look at a
-/// file.
-fn filter_of_devices(pretend: Pretend) -> Vec<Instruction> {
-    program(&[], |call, body| match call {
-        Call::MakeNode { path, .. } => {
-            body.extend([load(arg(path + 1)), op(0x54, DEVICE_MASK)]); // A &= K
-            body.extend([jump(0x15, DEVICE, 0, 1), ret(NOTIFY), ret(ALLOW)]);
+/// The calls of an interface of this machine by number.
+pub(super) fn calls(interface: Interface) -> Vec<(u32, Call)> {
+    let column = match (Arch::HERE, interface) {
+        (Arch::X86_64, Interface::Wide) => 0,
+        (Arch::X86_64, Interface::Narrow) => 1,
+        (Arch::Aarch64, Interface::Wide) => 2,
+        (Arch::Aarch64, Interface::Narrow) => 3,
+    };
+    let own: Vec<(&str, Call)> = match interface {
+        Interface::Wide => WIDE.to_vec(),
+        Interface::Narrow => {
+            let old = WIDE.iter().map(|&(name, _)| (name, Call::Missing));
+            NARROW.iter().copied().chain(old).collect()
         }
-        Call::Stat { .. } | Call::Statx if pretend == Pretend::Devices => body.push(ret(NOTIFY)),
-        Call::Owner { .. }
-        | Call::Mode { .. }
-        | Call::Stat { .. }
-        | Call::Statx
-        | Call::Open { .. }
-        | Call::OpenHow
-        | Call::MakeDir { .. }
-        | Call::MakeLink { .. }
-        | Call::Set(_)
-        | Call::Get(_)
-        | Call::Execute { .. }
-        | Call::Chroot
-        | Call::PeerIds => {}
-    })
-}
-
-/// The kernel asks about every call of [`native`].
-fn filter_of_ids() -> Vec<Instruction> {
-    program(&NARROW, |call, body| match call {
-        Call::Open { flags: Some(index), .. } => {
-            body.extend([load(arg(index)), jump(0x45, CREATES, 0, 1), ret(NOTIFY), ret(ALLOW)]);
-        }
-        Call::PeerIds => {
-            let (level, name) =
-                (libc::SOL_SOCKET.cast_unsigned(), libc::SO_PEERCRED.cast_unsigned());
-            body.extend([load(arg(1)), jump(0x15, level, 0, 3)]);
-            body.extend([load(arg(2)), jump(0x15, name, 0, 1), ret(NOTIFY), ret(ALLOW)]);
-        }
-        Call::Owner { .. }
-        | Call::Mode { .. }
-        | Call::Stat { .. }
-        | Call::Statx
-        | Call::Open { .. }
-        | Call::OpenHow
-        | Call::MakeDir { .. }
-        | Call::MakeNode { .. }
-        | Call::MakeLink { .. }
-        | Call::Set(_)
-        | Call::Get(_)
-        | Call::Execute { .. }
-        | Call::Chroot => body.push(ret(NOTIFY)),
-    })
-}
-
-/// The filter of a step that nobody can be asked about: owners and ids change without effect.
-pub(in super::super) fn filter_unanswered() -> Vec<Instruction> {
-    program(&NARROW, |call, body| match call {
-        Call::Owner { .. } | Call::Set(_) => body.push(ret(SUCCEED)),
-        Call::Mode { .. }
-        | Call::Stat { .. }
-        | Call::Statx
-        | Call::Open { .. }
-        | Call::OpenHow
-        | Call::MakeDir { .. }
-        | Call::MakeNode { .. }
-        | Call::MakeLink { .. }
-        | Call::Get(_)
-        | Call::Execute { .. }
-        | Call::Chroot
-        | Call::PeerIds => {}
-    })
-}
-
-/// A program that gives the native calls their verdicts; those of the 32-bit interface that are
-/// listed succeed.
-fn program(succeeding: &[u32], verdict: impl Fn(Call, &mut Vec<Instruction>)) -> Vec<Instruction> {
-    let (native_arch, narrow, narrow_fchownat) = interfaces(Arch::HERE);
-    let mut body = vec![load(NUMBER)];
-    if Arch::HERE == Arch::X86_64 {
-        // x32: a step has no use for it, and the numbers would be others.
-        body.extend([jump(0x45, 0x4000_0000, 0, 1), ret(UNKNOWN)]);
-    }
-    for (number, call) in native() {
-        let mut answer = Vec::new();
-        verdict(call, &mut answer);
-        let (Ok(number), Ok(skip)) = (u32::try_from(number), u8::try_from(answer.len())) else {
-            continue;
-        };
-        if skip > 0 {
-            body.push(jump(0x15, number, 0, skip));
-            body.extend(answer);
-        }
-    }
-    body.push(ret(ALLOW));
-
-    let mut program = vec![load(ARCH), jump(0x15, native_arch, 1, 0)];
-    program.push(op(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX)));
-    program.extend(body);
-    if !succeeding.is_empty() {
-        program.extend([jump(0x15, narrow, 1, 0), ret(ALLOW), load(NUMBER)]);
-        for number in succeeding.iter().copied().chain([215, 216, narrow_fchownat]) {
-            program.extend([jump(0x15, number, 0, 1), ret(SUCCEED)]);
-        }
-    }
-    program.push(ret(ALLOW));
-    program
-}
-
-/// Offset of the low half of an argument, on the little-endian machines that we run on.
-fn arg(index: usize) -> u32 {
-    ARG0 + 8 * u32::try_from(index).unwrap_or(0)
-}
-
-const fn load(offset: u32) -> Instruction {
-    op(0x20, offset)
-}
-
-const fn ret(value: u32) -> Instruction {
-    op(0x06, value)
-}
-
-const fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
-}
-
-const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code, jt, jf, k }
+    };
+    // 32-bit Arm has another structure: what is recorded its programs do not see.
+    let known =
+        |call: &Call| Arch::HERE == Arch::X86_64 || !matches!(call, Call::NarrowStat { .. });
+    let all = own.into_iter().chain(COMMON.iter().copied()).filter(|it| known(&it.1));
+    let number = |name: &str| TABLE.iter().find(|it| it.0 == name).map_or(X, |it| it.2[column]);
+    all.map(|(name, call)| (number(name), call)).filter(|it| it.0 != X).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would.
-    fn run(program: &[Instruction], arch: u32, number: u32, args: [u32; 3]) -> u32 {
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let Instruction { code, jt, jf, k } = program[at];
-            at += 1;
-            let take = |yes: bool| usize::from(if yes { jt } else { jf });
-            match code {
-                0x20 => {
-                    a = match k {
-                        NUMBER => number,
-                        ARCH => arch,
-                        16 => args[0],
-                        24 => args[1],
-                        32 => args[2],
-                        other => panic!("a load from {other}"),
-                    }
-                }
-                0x05 => at += k as usize,
-                0x15 => at += take(a == k),
-                0x45 => at += take(a & k != 0),
-                0x54 => a &= k,
-                0x06 => return k,
-                other => panic!("instruction {other:#x}"),
-            }
+    #[test]
+    fn every_name_is_that_of_a_call_and_every_call_has_one_meaning() {
+        for (name, _) in [WIDE, NARROW, COMMON].concat() {
+            assert!(TABLE.iter().any(|it| it.0 == name), "{name}");
         }
-    }
-
-    #[test]
-    fn asks_about_the_calls_of_the_table_only() {
-        let (native_arch, ..) = interfaces(Arch::HERE);
-        let program = filter(Pretend::Ids);
-        for number in 0..600_u32 {
-            let listed = native().into_iter().find(|it| it.0 == i64::from(number));
-            let got = run(&program, native_arch, number, [0; 3]);
-            match listed.map(|it| it.1) {
-                None | Some(Call::Open { flags: Some(_), .. } | Call::PeerIds) => {
-                    assert_eq!(got, ALLOW, "{number}");
-                }
-                Some(_) => assert_eq!(got, NOTIFY, "{number}"),
-            }
+        for interface in [Interface::Wide, Interface::Narrow] {
+            let mut numbers: Vec<u32> = calls(interface).iter().map(|it| it.0).collect();
+            let count = numbers.len();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), count, "{interface:?}");
         }
-    }
-
-    #[test]
-    fn asks_about_what_creates() {
-        let (native_arch, narrow, _) = interfaces(Arch::HERE);
-        let program = filter(Pretend::Ids);
-        let openat = u32::try_from(libc::SYS_openat).unwrap();
-        assert_eq!(run(&program, native_arch, openat, [0, 0, 0o2]), ALLOW);
-        assert_eq!(run(&program, native_arch, openat, [0, 0, 0o101]), NOTIFY);
-        assert_eq!(run(&program, native_arch, openat, [0, 0, 0o20_200_000]), NOTIFY);
-        let getsockopt = u32::try_from(libc::SYS_getsockopt).unwrap();
-        assert_eq!(run(&program, native_arch, getsockopt, [0, 1, 17]), NOTIFY);
-        assert_eq!(run(&program, native_arch, getsockopt, [0, 1, 3]), ALLOW);
-        assert_eq!(run(&program, native_arch, getsockopt, [0, 6, 17]), ALLOW);
-        assert_eq!(run(&program, narrow, 212, [0; 3]), SUCCEED);
-        assert_eq!(run(&program, narrow, 5, [0; 3]), ALLOW);
-    }
-
-    #[test]
-    fn asks_about_devices_only() {
-        let (native_arch, ..) = interfaces(Arch::HERE);
-        let mknodat = u32::try_from(libc::SYS_mknodat).unwrap();
-        let fstat = u32::try_from(libc::SYS_fstat).unwrap();
-        for (pretend, look) in [(Pretend::NewDevices, ALLOW), (Pretend::Devices, NOTIFY)] {
-            let program = filter(pretend);
-            let run = |number, mode| run(&program, native_arch, number, [0, 0, mode]);
-            for mode in [libc::S_IFCHR | 0o666, libc::S_IFBLK] {
-                assert_eq!(run(mknodat, mode), NOTIFY, "{mode:o}");
-            }
-            for kind in [0, libc::S_IFREG, libc::S_IFDIR, libc::S_IFIFO, libc::S_IFSOCK] {
-                assert_eq!(run(mknodat, kind | 0o777), ALLOW, "{kind:o}");
-            }
-            assert_eq!(run(mknodat, libc::S_IFLNK), ALLOW);
-            assert_eq!(run(fstat, 0), look);
-        }
-    }
-
-    #[test]
-    fn where_nobody_answers_owners_change_without_effect() {
-        let (native_arch, ..) = interfaces(Arch::HERE);
-        let program = filter_unanswered();
-        let run = |number: i64| run(&program, native_arch, u32::try_from(number).unwrap(), [0; 3]);
-        assert_eq!(run(libc::SYS_fchownat), SUCCEED);
-        assert_eq!(run(libc::SYS_setgroups), SUCCEED);
-        assert_eq!(run(libc::SYS_getuid), ALLOW);
-        assert_eq!(run(libc::SYS_statx), ALLOW);
     }
 }

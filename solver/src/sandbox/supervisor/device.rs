@@ -36,7 +36,7 @@ impl Supervisor {
         if !has(maker.caps, number::MKNOD) || !has(maker.caps, number::DAC_OVERRIDE) {
             return Err(Stop::Continue);
         }
-        let (parent, name) = self.tracees.parent(call, (dir, path), false)?;
+        let (parent, name) = self.parent(call, (dir, path), false)?;
         self.still(call)?;
         let permissions = wanted & 0o7777 & !maker.umask;
         let file = openat(&parent, &name[..], STAND_IN, Mode::from_raw_mode(permissions))?;

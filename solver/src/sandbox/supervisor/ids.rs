@@ -22,6 +22,11 @@ impl Roles {
         Self { real: id, effective: id, saved: id, files: id }
     }
 
+    /// Whether it is root in every role.
+    pub(super) const fn is_root_only(&self) -> bool {
+        self.real == 0 && self.effective == 0 && self.files == 0
+    }
+
     fn has(&self, id: u32) -> bool {
         [self.real, self.effective, self.saved].contains(&id)
     }
@@ -91,6 +96,10 @@ pub(super) struct Ids {
     pub(super) user: Roles,
     pub(super) group: Roles,
     pub(super) groups: Vec<u32>,
+    /// Whether it keeps its capabilities when it stops being root (`PR_SET_KEEPCAPS`).
+    pub(super) keeps_capabilities: bool,
+    /// Whether it did.
+    pub(super) has_capabilities: bool,
 }
 
 /// A change that a process asks for.
@@ -110,7 +119,7 @@ pub(super) enum Change {
 impl Ids {
     /// Whether it may do what root may.
     pub(super) const fn is_root(&self) -> bool {
-        self.user.effective == 0
+        self.user.effective == 0 || self.has_capabilities
     }
 
     /// Whether it may do with files what root may.
@@ -143,6 +152,9 @@ impl Ids {
             Change::Groups(groups) if root => new.groups = groups,
             Change::Groups(_) => return None,
         }
+        if self.user.has(0) && !new.user.has(0) {
+            new.has_capabilities = self.keeps_capabilities;
+        }
         Some(new)
     }
 
@@ -157,6 +169,8 @@ impl Ids {
             user: start(self.user, owner),
             group: start(self.group, group),
             groups: self.groups.clone(),
+            keeps_capabilities: false,
+            has_capabilities: false,
         }
     }
 
@@ -180,7 +194,7 @@ mod tests {
 
     fn user(id: u32) -> Ids {
         let roles = Roles::all(id);
-        Ids { user: roles, group: roles, groups: vec![id] }
+        Ids { user: roles, group: roles, groups: vec![id], ..Ids::default() }
     }
 
     #[test]
@@ -216,6 +230,20 @@ mod tests {
         assert!(ids.is_root() && !ids.is_root_of_files());
         let ids = user(9).after(Change::FileUser(8)).unwrap();
         assert_eq!(ids.user.files, 9);
+    }
+
+    #[test]
+    fn who_keeps_capabilities_changes_its_groups_last() {
+        let root = Ids { keeps_capabilities: true, ..Ids::default() };
+        let away = root.after(Change::ThreeUsers([6, 6, 6])).unwrap();
+        assert!(!away.is_root_of_files());
+        let ids = away.after(Change::ThreeGroups([12; 3])).unwrap();
+        let ids = ids.after(Change::Groups(vec![12])).unwrap();
+        assert_eq!(
+            ids.after_exec(None, None),
+            Ids { groups: vec![12], ..Ids { group: Roles::all(12), ..user(6) } }
+        );
+        assert_eq!(ids.after_exec(None, None).after(Change::User(0)), None);
     }
 
     #[test]

@@ -19,16 +19,23 @@
 //! This is fidelity, not a fence: a step that wins a race against its supervisor deceives itself.
 //! The fence is the namespace, which the step shares with nobody. For that to hold, the supervisor
 //! does nothing that the step could not do itself: it follows no magic link, which would resolve
-//! with the supervisor's rights, and it never opens what is there but as a path.
+//! with the supervisor's rights, it never opens what is there but as a path, it reads no memory
+//! twice, and what it read of a process counts only if that still waits for its answer.
 
 mod calls;
 mod create;
 mod device;
+mod filter;
 mod ids;
+mod narrow;
+mod open;
 mod owner;
 mod people;
+mod permit;
 mod record;
+mod status;
 mod tracee;
+mod walk;
 
 use std::collections::HashMap;
 use std::io;
@@ -40,13 +47,15 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
-pub(super) use calls::{filter, filter_unanswered};
+pub(super) use filter::{filter, filter_unanswered};
+pub(super) use people::CARRIER;
 
-use self::calls::Call;
+use self::calls::{Call, Interface};
 use self::people::People;
 use self::tracee::Tracees;
 use super::plan::Pretend;
 use super::sys::{self, Notification, Response};
+use crate::snapshot::has_devices;
 use crate::snapshot::inodes::Foreign;
 use crate::snapshot::owner::Record;
 use crate::tree::view::View;
@@ -130,7 +139,9 @@ struct Supervisor {
     records: Records,
     view: View,
     foreign: Foreign,
-    calls: HashMap<i64, Call>,
+    calls: HashMap<(u32, i64), Call>,
+    /// Whether there may be devices in the tree.
+    devices: bool,
     /// Whether a call was received.
     started: bool,
     /// Whether somebody may have another root than the step.
@@ -144,9 +155,9 @@ impl Supervisor {
         sys::unshare(UnshareFlags::FS)?;
         rustix::process::umask(Mode::empty());
         sys::wake_up_here(listener.as_fd());
-        let foreign = match pretend {
-            Pretend::Ids => Foreign::of(&view),
-            Pretend::NewDevices | Pretend::Devices => Foreign::default(),
+        let (foreign, devices) = match pretend {
+            Pretend::Ids => (Foreign::of(&view), view.layers().iter().any(|it| has_devices(it))),
+            Pretend::NewDevices | Pretend::Devices => (Foreign::default(), true),
         };
         Ok(Self {
             listener,
@@ -156,7 +167,8 @@ impl Supervisor {
             records: Records::new(),
             view,
             foreign,
-            calls: calls::native().into_iter().collect(),
+            calls: [Interface::Wide, Interface::Narrow].into_iter().flat_map(numbered).collect(),
+            devices,
             started: false,
             several_roots: false,
         })
@@ -203,7 +215,7 @@ impl Supervisor {
     }
 
     fn handle(&mut self, call: &Notification) -> Outcome {
-        let kind = *self.calls.get(&call.number).ok_or(Stop::Continue)?;
+        let kind = *self.calls.get(&(call.arch, call.number)).ok_or(Stop::Continue)?;
         if !self.started {
             self.tracees.enter(call.pid).map_err(leave)?;
             if self.pretend == Pretend::Ids {
@@ -211,11 +223,15 @@ impl Supervisor {
             }
             self.started = true;
         }
+        if kind.only_restricts() && self.people.of(call.pid).user.is_root_only() {
+            return Err(Stop::Continue);
+        }
         if self.several_roots {
             self.tracees.enter(call.pid).map_err(leave)?;
         }
         match kind {
             Call::Stat { at, out } => self.stat(call, at, out),
+            Call::NarrowStat { at, out } => self.narrow_stat(call, at, out),
             Call::Statx => self.statx(call),
             Call::Owner { at, ids } => self.change_owner(call, at, ids),
             Call::Mode { at, mode } => self.change_mode(call, at, mode),
@@ -235,11 +251,30 @@ impl Supervisor {
             Call::Set(set) => self.people.set(&self.tracees, call, set),
             Call::Get(get) => self.people.get(&self.tracees, call, get),
             Call::Execute { dir, path, flags } => self.execute(call, (dir, path), flags),
+            Call::Chroot if !self.people.of(call.pid).is_root() => Err(Stop::Failed(Errno::PERM)),
             Call::Chroot => {
                 self.several_roots = true;
                 Err(Stop::Continue)
             }
+            Call::Keep => self.people.keep(call),
             Call::PeerIds => self.people.peer(&self.tracees, call),
+            Call::SetAttribute { at, name } => self.set_attribute(call, at, name),
+            Call::ListAttributes { at, list } => self.list_attributes(call, at, list),
+            // The filter has the answers.
+            Call::Missing | Call::Limit { .. } => Err(Stop::Continue),
+            Call::Access { at, mode } => self.access(call, at, mode),
+            Call::Remove { name } => self.remove(call, name),
+            Call::Rename { from, to } => self.rename(call, from, to),
+            Call::Link { from, to } => self.link(call, from, to),
+            Call::Truncate => self.truncate(call),
+            Call::ChangeDir { at } => self.change_dir(call, at),
+            Call::Times { at, times } => self.times(call, at, times),
         }
     }
+}
+
+/// The calls of an interface, by its number and theirs.
+fn numbered(interface: Interface) -> impl Iterator<Item = ((u32, i64), Call)> {
+    let audit = filter::audit(interface);
+    calls::calls(interface).into_iter().map(move |(number, call)| ((audit, number.into()), call))
 }

@@ -7,7 +7,8 @@ use rustix::io::Errno;
 
 use super::calls::At;
 use super::tracee::{self, id, int, own_name};
-use super::{Outcome, Reply, Stop, Supervisor, leave};
+use super::walk::{ENTER, is_anonymous};
+use super::{Outcome, Reply, Stop, Supervisor, leave, narrow};
 use crate::sandbox::sys::{self, Notification};
 use crate::snapshot::owner::Meta;
 
@@ -21,7 +22,7 @@ const GROUP_EXECUTES: u32 = 0o010;
 
 impl Supervisor {
     pub(super) fn stat(&self, call: &Notification, at: At, out: usize) -> Outcome {
-        let fd = self.tracees.target(call, at)?;
+        let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         if seen.record.is_none() {
             return Err(Stop::Continue);
@@ -34,8 +35,20 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
+    /// The same for a 32-bit program.
+    pub(super) fn narrow_stat(&self, call: &Notification, at: At, out: usize) -> Outcome {
+        let fd = self.target(call, at)?;
+        let seen = self.look(fd.as_fd()).map_err(leave)?;
+        if seen.record.is_none() {
+            return Err(Stop::Continue);
+        }
+        let stat = super::record::stat(fd.as_fd()).map_err(leave)?;
+        tracee::write(call.pid, call.args[out], &narrow::bytes(&stat, &seen.meta))?;
+        Ok(Reply::Value(0))
+    }
+
     pub(super) fn statx(&self, call: &Notification) -> Outcome {
-        let fd = self.tracees.target(call, At::Dir { flags: Some(2) })?;
+        let fd = self.target(call, At::Dir { flags: Some(2) })?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         if seen.record.is_none() {
             return Err(Stop::Continue);
@@ -52,10 +65,11 @@ impl Supervisor {
 
     pub(super) fn change_owner(&mut self, call: &Notification, at: At, index: usize) -> Outcome {
         let (uid, gid) = (id(call.args[index]), id(call.args[index + 1]));
-        let fd = match self.tracees.target(call, at) {
-            Err(Stop::Continue) => return self.change_owner_of_magic(call, at),
-            found => found?,
-        };
+        let fd = self.target(call, at)?;
+        // What `/dev/stdout` and the like lead to has no owner of any interest to a layer.
+        if is_anonymous(fd.as_fd()) {
+            return Ok(Reply::Value(0));
+        }
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         let ids = self.people.of(call.pid);
         let old = seen.meta;
@@ -86,26 +100,8 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
-    /// `/dev/stdout` and the like lead through a magic link to something that has no owner of any
-    /// interest to a layer: it is said to have been changed.
-    fn change_owner_of_magic(&self, call: &Notification, at: At) -> Outcome {
-        let (dir, index) = match at {
-            At::Path { follow: true } => (libc::AT_FDCWD, 0),
-            At::Dir { .. } => (int(call.args[0]), 1),
-            At::Fd | At::Path { follow: false } => return Err(Stop::Continue),
-        };
-        let path = tracee::path(call.pid, call.args[index])?;
-        let link = self.tracees.resolve(call.pid, dir, &path, false)?;
-        let is_link = self.look(link.as_fd()).map_err(leave)?.meta.file_type() == FileType::Symlink;
-        let names: [&[u8]; 4] = [b"/dev/stdin", b"/dev/stdout", b"/dev/stderr", b"/proc/self/fd/"];
-        if is_link && names.iter().any(|name| path.starts_with(name)) {
-            return Ok(Reply::Value(0));
-        }
-        Err(Stop::Continue)
-    }
-
     pub(super) fn change_mode(&mut self, call: &Notification, at: At, index: usize) -> Outcome {
-        let fd = self.tracees.target(call, at)?;
+        let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         let ids = self.people.of(call.pid);
         let root = ids.is_root_of_files();
@@ -139,9 +135,10 @@ impl Supervisor {
             let dir = dir.map_or(libc::AT_FDCWD, |index| int(call.args[index]));
             let flags = flags.map_or(0, |index| int(call.args[index]));
             let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
-            let fd = self.tracees.resolve(call.pid, dir, &path, follow)?;
+            let fd = self.reach(call, &ids, dir, &path, follow)?;
             let meta = self.look(fd.as_fd()).map_err(leave)?.meta;
             if meta.file_type() == FileType::RegularFile {
+                self.permit(fd.as_fd(), &ids, ENTER)?;
                 let both = SET_GROUP | GROUP_EXECUTES;
                 owner = (meta.mode & SET_USER != 0).then_some(meta.uid);
                 group = (meta.mode & both == both).then_some(meta.gid);

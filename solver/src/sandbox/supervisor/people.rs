@@ -2,9 +2,8 @@
 //!
 //! The ids of all processes are numbered, and a process carries its number in a resource limit that
 //! Linux has had no use for since 2.4: `RLIMIT_LOCKS`. Threads share it, fork and exec hand it on,
-//! and it ends with the process, so no table of processes can be wrong about any of that. A step
-//! that sets the limit itself becomes somebody else in its own eyes, which it could as well by
-//! setuid(2).
+//! and it ends with the process, so no table of processes can be wrong about any of that. The limit
+//! cannot be set by the step itself (PAM does so in every session): the filter says that it was.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
@@ -18,7 +17,7 @@ use super::{Outcome, Reply, Stop, leave};
 use crate::sandbox::sys::{self, Notification};
 
 /// The limit that carries the number.
-const CARRIER: u32 = 10;
+pub(crate) const CARRIER: u32 = 10;
 
 /// Most groups of a process (`NGROUPS_MAX`).
 const MAX_GROUPS: usize = 65_536;
@@ -47,8 +46,16 @@ impl People {
         sys::soft_limit(pid, CARRIER, Some(0)).map(drop).map_err(leave)
     }
 
+    /// Whether nobody has ever been anybody but root.
+    pub(super) const fn only_root(&self) -> bool {
+        self.known.len() == 1
+    }
+
     /// The ids of `pid`.
     pub(super) fn of(&self, pid: i32) -> &Ids {
+        if self.only_root() {
+            return &self.known[0];
+        }
         let number = sys::soft_limit(pid, CARRIER, None).map_or(0, |it| it.0);
         let number = usize::try_from(number).unwrap_or(0);
         self.known.get(number).unwrap_or(&self.known[0])
@@ -106,6 +113,16 @@ impl People {
             | Set::ThreeGroups
             | Set::Groups => 0,
         }))
+    }
+
+    /// prctl(2) with `PR_SET_KEEPCAPS`.
+    pub(super) fn keep(&mut self, call: &Notification) -> Outcome {
+        let ids = self.of(call.pid).clone();
+        let new = Ids { keeps_capabilities: call.args[1] == 1, ..ids.clone() };
+        if new != ids {
+            self.become_(call.pid, new)?;
+        }
+        Err(Stop::Continue)
     }
 
     /// getuid(2) and its relatives.

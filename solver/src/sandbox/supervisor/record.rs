@@ -35,7 +35,7 @@ pub(super) fn inode(stat: &Statx) -> Inode {
 }
 
 /// Whether inodes of this type can carry a record.
-const fn carries(file_type: FileType) -> bool {
+pub(super) const fn carries(file_type: FileType) -> bool {
     matches!(file_type, FileType::RegularFile | FileType::Directory)
 }
 

@@ -10,13 +10,11 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::calls::At;
 use super::{Stop, leave};
-use crate::sandbox::sys::Notification;
 
 /// Longest path that the kernel takes, with its end.
 const PATH_MAX: usize = 4096;
@@ -32,6 +30,10 @@ pub(super) struct Tracees {
     proc: OwnedFd,
     /// `/proc/self/fd` of the worker.
     own: OwnedFd,
+    /// `/dev` of the worker.
+    pub(super) dev: OwnedFd,
+    /// Whether this host keeps people from hard links to what they cannot write to.
+    pub(super) protects_links: bool,
 }
 
 /// As whom a process makes files.
@@ -65,7 +67,10 @@ impl Tracees {
         let dir = PATH | OFlags::DIRECTORY;
         let proc = rustix::fs::open("/proc", dir, Mode::empty())?;
         let own = openat(&proc, "self/fd", dir, Mode::empty())?;
-        Ok(Self { proc, own })
+        let dev = rustix::fs::open("/dev", dir, Mode::empty())?;
+        let setting = std::fs::read_to_string("/proc/sys/fs/protected_hardlinks");
+        let protects_links = setting.is_ok_and(|it| it.trim() == "1");
+        Ok(Self { proc, own, dev, protects_links })
     }
 
     /// Makes the root of `pid` the calling thread's.
@@ -100,9 +105,14 @@ impl Tracees {
         Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
     }
 
+    /// `/proc/PID/status`.
+    pub(super) fn status(&self, pid: i32) -> Option<String> {
+        self.read(pid, "status")
+    }
+
     /// As whom `pid` makes files.
     pub(super) fn maker(&self, pid: i32) -> Option<Maker> {
-        Maker::parse(&self.read(pid, "status")?)
+        Maker::parse(&self.status(pid)?)
     }
 
     /// The bits that `pid` does not want in the modes of new files.
@@ -125,30 +135,8 @@ impl Tracees {
         Some(path.into_bytes())
     }
 
-    /// The inode that a call is about.
-    pub(super) fn target(&self, call: &Notification, at: At) -> Result<OwnedFd, Stop> {
-        match at {
-            At::Fd => self.descriptor(call.pid, call.args[0]),
-            At::Path { follow } => {
-                let path = path(call.pid, call.args[0])?;
-                self.resolve(call.pid, libc::AT_FDCWD, &path, follow)
-            }
-            At::Dir { flags } => {
-                let flags = flags.map_or(0, |index| int(call.args[index]));
-                let path = path(call.pid, call.args[1])?;
-                let dir = int(call.args[0]);
-                if path.is_empty() {
-                    if flags & libc::AT_EMPTY_PATH == 0 {
-                        return Err(Stop::Continue);
-                    }
-                    return self.base(call.pid, dir);
-                }
-                self.resolve(call.pid, dir, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)
-            }
-        }
-    }
-
-    fn descriptor(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
+    /// What is open under a number.
+    pub(super) fn descriptor(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
         let fd = int(fd);
         if fd < 0 {
             return Err(Stop::Continue);
@@ -157,44 +145,12 @@ impl Tracees {
     }
 
     /// The directory that relative paths start from.
-    fn base(&self, pid: i32, dir: i32) -> Result<OwnedFd, Stop> {
+    pub(super) fn base(&self, pid: i32, dir: i32) -> Result<OwnedFd, Stop> {
         if dir == libc::AT_FDCWD {
             self.open(pid, "cwd").map_err(leave)
         } else {
             self.descriptor(pid, u64::from(dir.cast_unsigned()))
         }
-    }
-
-    /// The inode at a path, as the step would find it. Magic links are not followed: they would
-    /// resolve with the supervisor's rights.
-    pub(super) fn resolve(
-        &self,
-        pid: i32,
-        dir: i32,
-        path: &[u8],
-        follow: bool,
-    ) -> Result<OwnedFd, Stop> {
-        let flags = if follow { PATH } else { PATH | OFlags::NOFOLLOW };
-        let magic = ResolveFlags::NO_MAGICLINKS;
-        if path.starts_with(b"/") {
-            return openat2(CWD, path, flags, Mode::empty(), magic).map_err(leave);
-        }
-        let base = self.base(pid, dir)?;
-        openat2(&base, path, flags, Mode::empty(), magic).map_err(leave)
-    }
-
-    /// The directory in which a call makes something, and the name.
-    pub(super) fn parent(
-        &self,
-        call: &Notification,
-        (dir, path_index): (Option<usize>, usize),
-        may_end_in_slash: bool,
-    ) -> Result<(OwnedFd, Vec<u8>), Stop> {
-        let path = path(call.pid, call.args[path_index])?;
-        let dir = dir.map_or(libc::AT_FDCWD, |index| int(call.args[index]));
-        let (parent, name) = split(&path, may_end_in_slash).ok_or(Stop::Continue)?;
-        let parent = self.resolve(call.pid, dir, parent, true)?;
-        Ok((parent, name.to_vec()))
     }
 }
 
@@ -215,7 +171,7 @@ pub(super) const fn id(argument: u64) -> u32 {
 }
 
 /// Directory and last component; none for what cannot be made.
-fn split(path: &[u8], may_end_in_slash: bool) -> Option<(&[u8], &[u8])> {
+pub(super) fn split(path: &[u8], may_end_in_slash: bool) -> Option<(&[u8], &[u8])> {
     let mut path = path;
     if may_end_in_slash {
         while let [rest @ .., b'/'] = path {
@@ -233,10 +189,15 @@ fn split(path: &[u8], may_end_in_slash: bool) -> Option<(&[u8], &[u8])> {
 
 /// A path in the memory of `pid`, without its end.
 pub(super) fn path(pid: i32, address: u64) -> Result<Vec<u8>, Stop> {
+    text(pid, address, PATH_MAX)
+}
+
+/// A text in the memory of `pid`, which ends before `limit` bytes, without its end.
+pub(super) fn text(pid: i32, address: u64, limit: usize) -> Result<Vec<u8>, Stop> {
     let mut path = Vec::new();
     let mut at = address;
-    while path.len() < PATH_MAX {
-        let length = usize::try_from(PAGE - at % PAGE).map_err(leave)?.min(PATH_MAX - path.len());
+    while path.len() < limit {
+        let length = usize::try_from(PAGE - at % PAGE).map_err(leave)?.min(limit - path.len());
         let mut page = [0; PATH_MAX];
         let got = read_some(pid, at, &mut page[..length])?;
         if let Some(end) = memchr::memchr(0, &page[..got]) {
