@@ -155,4 +155,8 @@ fn what_cannot_be_copied_is_told() {
     refused("COPY --chmod=64a file /", 1, "invalid chmod parameter: '64a'");
     refused("COPY fiel /", 1, "\"/fiel\": not found");
     refused("COPY --parents missing/file /", 1, "\"/missing/file\": not found");
+    space.write("src/main", "x");
+    refused("COPY src/mian /", 1, "did you mean `/src/main`?");
+    refused("COPY scr/main /", 1, "did you mean `/src/main`?");
+    refused("COPY library/main /", 1, "there is no directory `/library`");
 }

@@ -18,6 +18,7 @@ use rbuild_store::local::Store;
 
 use super::print_json;
 use crate::cli::request::{Method, Request};
+use crate::cli::spec;
 use crate::context::{self, Definition, Prepared};
 use crate::env::Env;
 use crate::gateway::LocalGateway;
@@ -220,6 +221,8 @@ fn options(
     options.ulimits.clone_from(&request.ulimits);
     options.now = env.now;
     options.allow.clone_from(&request.allow);
+    let asked = request.build_args.get("BUILDKIT_MULTI_PLATFORM").map(String::as_str);
+    check_multi_platform(asked, request.platforms.len())?;
     options.multi_platform = multi_platform(request);
     options.all_stages = request.call.method == Method::Check && request.target.is_none();
     options.dockerfile.clone_from(&prepared.definition.name);
@@ -234,8 +237,23 @@ fn options(
 /// Whether the result is an index even for one platform.
 pub fn multi_platform(request: &Request) -> bool {
     let asked = request.build_args.get("BUILDKIT_MULTI_PLATFORM");
-    request.platforms.len() > 1
-        || asked.is_some_and(|it| matches!(it.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+    request.platforms.len() > 1 || asked.is_some_and(|it| spec::boolean("", it).unwrap_or(false))
+}
+
+/// Refuses a `BUILDKIT_MULTI_PLATFORM` that is no truth value, or that cannot be had.
+fn check_multi_platform(asked: Option<&str>, n_platforms: usize) -> Result<(), Failure> {
+    let Some(value) = asked.filter(|it| !it.is_empty()) else { return Ok(()) };
+    match spec::boolean("", value) {
+        Err(_) => {
+            let text = format!("invalid boolean value for multi-platform: {value}");
+            Err(Failure::new(Kind::User, text).hint("BUILDKIT_MULTI_PLATFORM is 1 or 0"))
+        }
+        Ok(false) if n_platforms > 1 => {
+            let text = "BUILDKIT_MULTI_PLATFORM=0: an image of several platforms is an index";
+            Err(Failure::new(Kind::User, text).hint("give one --platform"))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 fn named_context(
@@ -271,4 +289,20 @@ fn named_context(
     let source = format!("context:{name}");
     directories.insert(source.clone(), Some(directory));
     Ok(NamedContext::Local { source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_asked_for_with_a_truth_value() {
+        let said = |asked, n| check_multi_platform(asked, n).map_err(|failure| failure.text);
+        assert_eq!(said(None, 2), Ok(()));
+        assert_eq!(said(Some("1"), 1), Ok(()));
+        assert_eq!(said(Some("false"), 1), Ok(()));
+        assert!(said(Some("0"), 2).is_err());
+        let text = "invalid boolean value for multi-platform: maybe";
+        assert_eq!(said(Some("maybe"), 1), Err(text.to_owned()));
+    }
 }

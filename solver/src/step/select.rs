@@ -72,15 +72,13 @@ fn copy_source<'a>(vertex: &'a Vertex, content: &ContentInput<'_>) -> Option<&'a
     }
 }
 
-/// Adds what was perhaps meant. The tree holds only what the build asked for, so this looks
-/// into the directory itself.
-fn with_nearest(error: SolveError, outside: &Outside, source: Option<&str>) -> SolveError {
-    let Some(source) = source.filter(|_| error.hint.is_none()) else { return error };
+/// Says what was perhaps meant. The tree holds only what the build asked for, so this looks into
+/// the directory itself, and what the tree knows of it does not count.
+fn with_nearest(mut error: SolveError, outside: &Outside, source: Option<&str>) -> SolveError {
+    let Some(source) = source else { return error };
     let names = |directory: &[u8]| names_beneath(&outside.dir, directory).ok();
-    match select::missing_hint(source.as_bytes(), names) {
-        Some(hint) => error.with_hint(hint),
-        None => error,
-    }
+    error.hint = select::missing_hint(source.as_bytes(), names);
+    error
 }
 
 /// Selections of a vertex from the trees of its inputs, which are there.
