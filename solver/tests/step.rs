@@ -30,7 +30,9 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut code = ExitCode::SUCCESS;
     let drivers = [Snapshotter::Overlay, Snapshotter::Plain];
-    for (rung, snapshotter) in Rung::ALL.iter().flat_map(|&it| drivers.map(|driver| (it, driver))) {
+    // The rung `chroot` promises less, and other things: the end-to-end tests have cases of its own.
+    let rungs = [Rung::Userns, Rung::UsernsSingle];
+    for (rung, snapshotter) in rungs.iter().flat_map(|&it| drivers.map(|driver| (it, driver))) {
         let space = match runtime.block_on(Space::new(snapshotter, rung)) {
             Ok(space) => space,
             Err(reason) => {
