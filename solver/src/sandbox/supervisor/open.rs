@@ -146,7 +146,8 @@ impl Supervisor {
             if !is_link {
                 return self.open_there(call, there.as_fd(), ids, opening.flags);
             }
-            if !opening.follow {
+            // What a link of proc leads to (`/dev/stdout`) only the kernel knows.
+            if !opening.follow || is_proc(there.as_fd()) {
                 return Err(Stop::Continue);
             }
             let target = rustix::fs::readlinkat(&there, "", Vec::new()).map_err(leave)?;
