@@ -166,11 +166,11 @@ pub fn linter(opened: &Opened) -> Result<Linter, Failure> {
     options.map(Linter::new).map_err(|error| Failure::new(Kind::User, error.to_string()))
 }
 
-/// As [`lower`], the failure apart from the warnings.
+/// As [`lower()`], the failure apart from the warnings.
 ///
 /// # Errors
 ///
-/// As [`lower`].
+/// As [`lower()`].
 pub fn lower_with(
     opened: &Opened,
     gateway: &LocalGateway,

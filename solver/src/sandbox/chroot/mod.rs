@@ -22,7 +22,7 @@
 //!   starts, and a Landlock fence ([`fence`]) keeps even who gets out from opening anything there.
 //! - What the tree shows instead of mounts lies in it under its own name for as long as the step runs
 //!   ([`arrange`]), and was exchanged with what is there otherwise: a killed build leaves at most a
-//!   borrowed cache in a tree, which the journal ([`lend`]) leads the next one to.
+//!   borrowed cache in a tree, which the journal (`rbuild_store::lent`) leads the next one to.
 //! - Secrets are files in memory; what lies in the tree is an empty place of the same size.
 //! - Answers of the keeper ([`serve`]) are fidelity, not a fence: it opens what the step could open
 //!   with the step's own ids, or what is in a list of harmless files.

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A refused call leaves a process in no state to ask the next question in, hence the children. The
-//! answers are kept ([`known`]) for as long as the facts around them stay the same. What they mean
+//! answers are kept ([`mod@known`]) for as long as the facts around them stay the same. What they mean
 //! for rungs ([`Answers::rung`]) is decided here, without any system call.
 
 mod ask;
