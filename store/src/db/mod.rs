@@ -8,7 +8,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -194,9 +194,7 @@ fn upgrade(connection: &mut Connection, path: &Path) -> Result<()> {
     connection.execute_batch("PRAGMA synchronous = OFF").map_err(StoreError::db(action))?;
     // Kept by the file. Where shared memory is impossible (network file systems) SQLite stays with
     // its rollback journal, which is correct, too.
-    connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0))
-        .map_err(StoreError::db(action))?;
+    keep_a_log(connection).map_err(StoreError::db(action))?;
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(StoreError::db(action))?;
@@ -212,6 +210,23 @@ fn upgrade(connection: &mut Connection, path: &Path) -> Result<()> {
         }
     }
     transaction.commit().map_err(StoreError::db(action))
+}
+
+/// Changes to a write-ahead log. While somebody else does just that, SQLite says at once that the
+/// database is busy: it does not wait where two could wait for each other.
+fn keep_a_log(connection: &Connection) -> rusqlite::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            done => return done,
+        }
+    }
 }
 
 fn is_broken(error: &rusqlite::Error) -> bool {
