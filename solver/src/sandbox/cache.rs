@@ -51,7 +51,8 @@ pub(super) enum CacheError {
     Base(#[from] crate::snapshot::Error),
 }
 
-/// The directory `dir` below `store`, made as `new` says if it is missing.
+/// The directory `dir` below `store`, made as `new` says if it is missing and not lent to a step of
+/// this process.
 ///
 /// It appears whole or not at all; if two processes make it at the same time, one of them wins.
 ///
@@ -63,6 +64,7 @@ pub(super) fn open(
     store: &Path,
     dir: &Path,
     new: &New<'_>,
+    is_lent: impl Fn(&Path) -> bool,
 ) -> Result<PathBuf, CacheError> {
     if !dir.components().all(|it| matches!(it, Component::Normal(_))) || dir.as_os_str().is_empty()
     {
@@ -70,10 +72,10 @@ pub(super) fn open(
     }
     let path = store.join(dir);
     let error = |source| CacheError::Io { path: path.clone(), source };
-    if path.is_dir() {
+    if path.is_dir() || is_lent(&path) {
         return Ok(path);
     }
-    // It may be in the tree of a step that runs without mounts.
+    // It may be in the tree of a step of another process that runs without mounts.
     drop(lent::wait_for(layers.store(), &path)?);
     if path.is_dir() {
         return Ok(path);

@@ -162,7 +162,7 @@ fn become_command(
 }
 
 /// Holds the process to its limits: last, since they may leave us nothing to work with.
-fn bind(process: &Process) -> Result<(), InitError> {
+pub(super) fn bind(process: &Process) -> Result<(), InitError> {
     super::hold::run_on(&process.cpus).map_err(call("choose the step's processors"))?;
     // That one says who a process is where ids are pretended.
     let carrier = process.pretend == Pretend::Ids;

@@ -52,6 +52,7 @@ pub struct Steps {
     generated: Mutex<BTreeMap<String, PathBuf>>,
     networks: Networks,
     holder: Holder,
+    caches: chroot::Caches,
     /// The process of the next step, started while the one before runs.
     next: Mutex<Option<Starting>>,
 }
@@ -86,6 +87,7 @@ impl Steps {
             generated: Mutex::default(),
             networks: Networks::new(network.clone()),
             holder: Holder::default(),
+            caches: chroot::Caches::default(),
             next: Mutex::default(),
         })
     }
@@ -229,6 +231,7 @@ impl Steps {
         let root = held.root.as_ref().ok_or_else(|| bug("a step without a root"))?;
         let step = chroot::Step {
             store: layers.store(),
+            caches: &self.caches,
             program: &self.program,
             hold: root.0.make_dir("hold").map_err(|it| it.to_failure())?,
             layout,
@@ -337,7 +340,8 @@ impl Steps {
             }
             MountSource::Cache { dir, base, selector, mode, uid, gid } => {
                 let new = super::cache::New { base, selector, mode: *mode, uid: *uid, gid: *gid };
-                let dir = super::cache::open(layers, &self.store, dir, &new)
+                let is_lent = |dir: &Path| self.caches.has(dir);
+                let dir = super::cache::open(layers, &self.store, dir, &new, is_lent)
                     .map_err(|error| host(&error))?;
                 Ok(Source::Host(dir.into()))
             }

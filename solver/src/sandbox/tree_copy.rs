@@ -102,7 +102,12 @@ fn copy_dir(from: &OwnedFd, to: &OwnedFd, depth: usize) -> io::Result<()> {
     metadata(to, &rustix::fs::fstat(from)?)
 }
 
-fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
+pub(super) fn copy_entry(
+    from: &OwnedFd,
+    to: &OwnedFd,
+    name: &CStr,
+    depth: usize,
+) -> io::Result<()> {
     let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
@@ -139,7 +144,7 @@ fn copy_entry(from: &OwnedFd, to: &OwnedFd, name: &CStr, depth: usize) -> io::Re
     }
 }
 
-fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(super) fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     let mut names = vec![0; MAX_XATTR_BYTES];
     let length = match rustix::fs::flistxattr(from, &mut names) {
         Ok(length) => length,
@@ -159,7 +164,7 @@ fn attributes(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
 }
 
 /// Owner first: changing it clears set-user-id bits.
-fn metadata(to: &OwnedFd, stat: &Stat) -> io::Result<()> {
+pub(super) fn metadata(to: &OwnedFd, stat: &Stat) -> io::Result<()> {
     let (uid, gid) = owner(stat);
     rustix::fs::fchown(to, uid, gid)?;
     rustix::fs::fchmod(to, Mode::from_raw_mode(stat.st_mode & 0o7777))?;
@@ -167,7 +172,7 @@ fn metadata(to: &OwnedFd, stat: &Stat) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, name, &target::times(stat), AtFlags::empty())?)
 }
 
-fn owner(stat: &Stat) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
+pub(super) fn owner(stat: &Stat) -> (Option<rustix::fs::Uid>, Option<rustix::fs::Gid>) {
     let uid = rustix::fs::Uid::from_raw(stat.st_uid);
     (Some(uid), Some(rustix::fs::Gid::from_raw(stat.st_gid)))
 }

@@ -37,6 +37,13 @@ pub(crate) fn mount(dest: &str, source: MountSource) -> ExecMount {
     ExecMount { dest: dest.to_owned(), readonly: false, source }
 }
 
+/// A cache directory with this name.
+pub(crate) fn cache(name: &str) -> MountSource {
+    let (base, selector) = (Vec::new(), String::new());
+    let dir = PathBuf::from("cache-mounts").join(name);
+    MountSource::Cache { dir, base, selector, mode: 0o711, uid: 123, gid: 456 }
+}
+
 impl Space {
     pub(crate) async fn new(snapshotter: Snapshotter, rung: Rung) -> Result<Self, String> {
         Self::with_network(snapshotter, rung, Options::default()).await

@@ -75,11 +75,6 @@ impl Arrangement {
         self.target.stubs.clone()
     }
 
-    /// Whether `item` of the holding directory is in the tree.
-    pub(super) fn has(&self, item: &Path) -> bool {
-        self.swaps.iter().any(|it| it.held == item)
-    }
-
     /// Puts `item` of the holding directory at `at`, which is made if it is missing.
     pub(super) fn put(
         &mut self,

@@ -115,8 +115,8 @@ fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
             let number = number.ok_or_else(|| init::broken("no process"))?;
             let process = rustix::process::pidfd_open(number, PidfdFlags::empty())
                 .map_err(init::call("watch the step's process"))?;
-            let (nodes, hostname) = (cell.nodes, cell.hostname.clone());
-            let served = Some(Served { root, nodes, secrets, hostname, reach });
+            let (nodes, hostname, network) = (cell.nodes, cell.hostname.clone(), cell.network);
+            let served = Some(Served { root, nodes, secrets, hostname, reach, network });
             let (server, failure, unanswered, told) = (None, None, false, told.into());
             Ok(Side::Keeper(Box::new(Keeper {
                 pid,
@@ -197,6 +197,7 @@ fn become_command(
     let program = init::look_up(&process.args[0], &ready.path, &process.cwd)?;
     let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
+    init::bind(process).map_err(failed)?;
     sys::reset_signals();
     let error = sys::execute(&program, &args, &env);
     let text = format!("exec {}: {error}", program.to_string_lossy());
@@ -272,28 +273,26 @@ impl Keeper {
     fn follow(&mut self, worker: BorrowedFd<'_>) -> Result<(), ()> {
         let mut hears = true;
         loop {
-            let mut fds = vec![
-                PollFd::from_borrowed_fd(worker, PollFlags::IN),
-                PollFd::new(&self.process, PollFlags::IN),
-            ];
-            let told = if hears { PollFlags::IN } else { PollFlags::empty() };
-            fds.push(PollFd::new(&self.told, told));
-            if let Some(server) = &self.server {
-                fds.push(PollFd::from_borrowed_fd(server.listener(), PollFlags::IN));
-            }
+            // A place that is not looked at has the worker's socket again.
+            let listener = self.server.as_ref().map_or(worker, Server::listener);
+            // What has hung up would be told of again and again.
+            let told = if hears { self.told.as_fd() } else { worker };
+            let mut fds = [worker, self.process.as_fd(), told, listener]
+                .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return Err(()),
             }
-            let found: Vec<PollFlags> = fds.iter().map(PollFd::revents).collect();
+            let found = fds.map(|it| it.revents());
             // First, as it is what there is most of.
-            if found.get(3).is_some_and(|it| it.contains(PollFlags::IN)) {
-                if let Some(server) = &self.server
-                    && !server.answer_next()
-                {
+            if let Some(server) = &self.server
+                && !found[3].is_empty()
+            {
+                // When the last of the step is gone, there is nobody to be heard.
+                if !found[3].contains(PollFlags::IN) || !server.answer_next() {
                     self.server = None;
                 }
-                if found[0].is_empty() && found[1].is_empty() {
+                if found[0].is_empty() && found[1].is_empty() && found[2].is_empty() {
                     continue;
                 }
             }

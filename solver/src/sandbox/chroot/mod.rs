@@ -28,9 +28,11 @@
 //!   with the step's own ids, or what is in a list of harmless files.
 
 mod arrange;
+mod caches;
 mod calls;
 mod cell;
 mod fence;
+mod links;
 mod parent;
 mod paths;
 mod plan;
@@ -41,6 +43,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+pub(super) use caches::Caches;
 pub(crate) use cell::main;
 pub(super) use parent::{Step, run};
 

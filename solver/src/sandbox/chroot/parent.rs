@@ -1,7 +1,7 @@
 //! The worker's side of one step on this rung: arranges its tree, starts its keeper, waits, puts
 //! everything back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -9,12 +9,11 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rbuild_store::error::StoreError;
-use rbuild_store::lent::Lent;
 use rbuild_store::local::Store;
 use rustix::fs::{Mode, OFlags};
 
 use super::arrange::Arrangement;
+use super::caches::{CacheError, Caches, Loan};
 use super::plan::{Cell, Nodes, Secret};
 use super::system;
 use crate::causes::chain;
@@ -37,6 +36,8 @@ const UNSERVED: &str = "rbuild: warning: another program listens to the system c
 pub(in crate::sandbox) struct Step<'a> {
     /// Where caches are.
     pub(in crate::sandbox) store: &'a Store,
+    /// Who has them.
+    pub(in crate::sandbox) caches: &'a Caches,
     /// This program.
     pub(in crate::sandbox) program: &'a Path,
     /// An empty directory of the step's own, on the file system of its tree.
@@ -89,28 +90,28 @@ pub(in crate::sandbox) fn run(
     Ok(Outcome { stubs, ..outcome })
 }
 
-/// Takes the caches that a step mounts, always in the same order.
-fn lend(step: &Step<'_>) -> Result<BTreeMap<PathBuf, Lent>, RunError> {
-    let caches = step.store.layout().cache_mounts();
-    let homes: BTreeSet<PathBuf> = step
-        .layout
-        .mounts
-        .iter()
-        .filter_map(|mount| match &mount.source {
-            Source::Host(path) => Some(path.0.clone()).filter(|it| it.starts_with(&caches)),
+/// Takes the caches that a step mounts, by the index of the mount, always in the same order.
+fn lend<'a>(step: &Step<'a>) -> Result<BTreeMap<usize, Loan<'a>>, RunError> {
+    let places = step.store.layout().cache_mounts();
+    let mounts = step.layout.mounts.iter().enumerate();
+    let mut homes: Vec<(&Path, usize)> = mounts
+        .filter_map(|(index, mount)| match &mount.source {
+            Source::Host(path) => Some((path.as_path(), index)),
             Source::Tree { .. } | Source::Tmpfs { .. } | Source::Secret { .. } => None,
         })
+        .filter(|it| it.0.starts_with(&places))
         .collect();
+    homes.sort_unstable();
     let mut lent = BTreeMap::new();
-    for (index, home) in homes.into_iter().enumerate() {
+    for (home, index) in homes {
         let now = step.hold.join(format!("cache-{index}"));
-        let cache = Lent::take(step.store, &home, &now).map_err(|error| lending(&error))?;
-        lent.insert(home, cache);
+        let loan = step.caches.take(step.store, home, &now).map_err(|error| lending(&error))?;
+        lent.insert(index, loan);
     }
     Ok(lent)
 }
 
-fn lending(error: &StoreError) -> RunError {
+fn lending(error: &CacheError) -> RunError {
     RunError::Setup { user: false, text: chain(error) }
 }
 
@@ -118,7 +119,7 @@ fn arrange(
     all: &mut Arrangement,
     layout: &Layout,
     cell: &mut Cell,
-    lent: &BTreeMap<PathBuf, Lent>,
+    lent: &BTreeMap<usize, Loan<'_>>,
 ) -> Result<(), RunError> {
     let (proc, dev, sys) = (all.held("proc"), all.held("dev"), all.held("sys"));
     let making = |source| failed("make /dev, /proc and /sys of a step", &source);
@@ -146,7 +147,7 @@ fn place(
     mount: &Mount,
     litter: Litter,
     cell: &mut Cell,
-    lent: &BTreeMap<PathBuf, Lent>,
+    lent: &BTreeMap<usize, Loan<'_>>,
 ) -> Result<(), RunError> {
     let item = all.held(&format!("mount-{index}"));
     match &mount.source {
@@ -166,14 +167,13 @@ fn place(
             copy(tree, selector, &item)?;
             all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
         }
-        Source::Host(from) => match lent.get(from.as_path()) {
+        Source::Host(from) => match lent.get(&index) {
             // Nobody can be kept from writing to it, so it is written to in vain.
             Some(cache) if mount.readonly => {
                 tree_copy::copy(&Rootfs::Dir(cache.now().to_owned()), "", &item)
                     .map_err(|error| failed("copy a cache", &error))?;
                 all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
             }
-            Some(cache) if all.has(cache.now()) => return Err(twice(&mount.at)),
             Some(cache) => {
                 all.put(&mount.at, cache.now(), litter).map_err(|it| setup(&it))?;
             }
@@ -279,14 +279,6 @@ fn setup(error: &KernelError) -> RunError {
 
 fn failed(what: &str, error: &io::Error) -> RunError {
     RunError::Setup { user: false, text: format!("cannot {what}: {}", chain(error)) }
-}
-
-fn twice(at: &str) -> RunError {
-    let text = format!(
-        "cannot mount on `{at}`: the same cache is mounted elsewhere in this step, and without \
-         mount(2) it can be in one place only (`rbuild doctor` shows how to get a stronger rung)"
-    );
-    RunError::Setup { user: true, text }
 }
 
 fn broken(what: &str) -> RunError {

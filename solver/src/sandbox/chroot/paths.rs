@@ -283,11 +283,14 @@ pub(super) fn in_the_kernel(path: &[u8]) -> bool {
     !HIDDEN.iter().any(|it| it.as_bytes() == name)
 }
 
-/// Whether a step may see `path` of `/sys`.
-pub(super) fn in_the_system(path: &[u8]) -> bool {
-    !HIDDEN_SYSTEM.iter().any(|it| {
+/// Whether a step may see `path` of `/sys`. Without a `network` it sees of that only what is the
+/// machine's own.
+pub(super) fn in_the_system(path: &[u8], network: bool) -> bool {
+    let hidden = HIDDEN_SYSTEM.iter().any(|it| {
         path.strip_prefix(*it).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-    })
+    });
+    let card = path.strip_prefix(b"class/net/").map(|rest| first(rest).0);
+    !hidden && (network || card.is_none_or(|it| matches!(it, b"lo" | b"")))
 }
 
 #[cfg(test)]
@@ -359,7 +362,9 @@ mod tests {
         assert_eq!(in_a_process(b"map_files/1"), Kind::Nothing);
         assert!(in_the_kernel(b"cpuinfo") && in_the_kernel(b"sys/vm/overcommit_memory"));
         assert!(!in_the_kernel(b"kcore") && !in_the_kernel(b"bus/pci"));
-        assert!(in_the_system(b"fs/selinux") && !in_the_system(b"fs/cgroup/memory"));
+        assert!(in_the_system(b"fs/selinux", true) && !in_the_system(b"fs/cgroup/memory", true));
+        assert!(in_the_system(b"class/net/eth0/mtu", true) && in_the_system(b"class/net", false));
+        assert!(in_the_system(b"class/net/lo", false) && !in_the_system(b"class/net/eth0", false));
         assert!(may_be_written(b"oom_score_adj") && !may_be_written(b"status"));
     }
 

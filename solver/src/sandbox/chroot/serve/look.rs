@@ -51,7 +51,9 @@ impl Server {
                 self.open_in_tree(call, &path, PATH)?
             }
             Place::Kernel(rest) if paths::in_the_kernel(rest) => beneath(&self.tracees.proc, rest)?,
-            Place::System(rest) if paths::in_the_system(rest) => beneath(&self.sys, rest)?,
+            Place::System(rest) if paths::in_the_system(rest, self.network) => {
+                beneath(&self.sys, rest)?
+            }
             Place::Kernel(_) | Place::System(_) => return Err(Errno::NOENT.into()),
             Place::Device(name) => rustix::fs::open(format!("/dev/{name}"), PATH, Mode::empty())?,
             Place::NewTerminal => rustix::fs::open("/dev/ptmx", PATH, Mode::empty())?,
@@ -199,7 +201,7 @@ impl Server {
             Place::Kernel(rest) if paths::in_the_kernel(rest) => {
                 read_link(&self.link_beneath(&self.tracees.proc, rest)?)
             }
-            Place::System(rest) if paths::in_the_system(rest) => {
+            Place::System(rest) if paths::in_the_system(rest, self.network) => {
                 read_link(&self.link_beneath(&self.sys, rest)?)
             }
             Place::Kernel(_) | Place::System(_) => Err(Errno::NOENT.into()),

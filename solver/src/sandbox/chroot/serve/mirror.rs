@@ -66,10 +66,15 @@ impl Server {
                 make(&self.mirror.proc, &path, &names)?
             }
             Place::Kernel(rest) if paths::in_the_kernel(rest) => {
-                make(&self.mirror.proc, rest, &list(&self.tracees.proc, rest, b"")?)?
+                make(&self.mirror.proc, rest, &list(&self.tracees.proc, rest)?)?
             }
-            Place::System(rest) if paths::in_the_system(rest) => {
-                make(&self.mirror.sys, rest, &list(&self.sys, rest, rest)?)?
+            Place::System(rest) if paths::in_the_system(rest, self.network) => {
+                let mut names = list(&self.sys, rest)?;
+                names.retain(|name, _| {
+                    let full = [rest.as_slice(), b"/", name.as_slice()].concat();
+                    paths::in_the_system(&full, self.network)
+                });
+                make(&self.mirror.sys, rest, &names)?
             }
             Place::Kernel(_)
             | Place::System(_)
@@ -83,7 +88,7 @@ impl Server {
 
     /// What is in `/proc`: the step's processes, and what the kernel has there beside.
     fn processes(&self) -> Result<BTreeMap<Vec<u8>, Name>, Errno> {
-        let mut names = list(&self.tracees.proc, b"", b"")?;
+        let mut names = list(&self.tracees.proc, b"")?;
         names.retain(|name, _| {
             let number = std::str::from_utf8(name).ok().and_then(|it| it.parse::<i32>().ok());
             number.map_or_else(|| paths::in_the_kernel(name), |pid| self.tracees.is_ours(pid))
@@ -103,7 +108,7 @@ impl Server {
         rest: &[u8],
         path: &[u8],
     ) -> Result<BTreeMap<Vec<u8>, Name>, Errno> {
-        let list = || list(&self.tracees.proc, path, b"");
+        let list = || list(&self.tracees.proc, path);
         let mut names = match list() {
             Err(Errno::ACCESS | Errno::PERM) => self.tracees.as_it(call.pid, list)?,
             names => names?,
@@ -113,6 +118,12 @@ impl Server {
                 let link = format!("fd/{}", String::from_utf8_lossy(name));
                 let target = self.link_of(pid, &link).unwrap_or_default();
                 *kind = Name::Link(self.inside(&target).unwrap_or(target));
+            }
+            if self.tracees.process_of(call.pid) == Some(pid) {
+                // What this listing itself will be.
+                let mut numbers = (0_u32..).map(|it| it.to_string().into_bytes());
+                let free = numbers.find(|it| !names.contains_key(it)).unwrap_or_default();
+                names.insert(free, Name::Link([b"/proc/", path].concat()));
             }
         } else if rest.is_empty() {
             names.retain(|name, _| {
@@ -125,8 +136,8 @@ impl Server {
     }
 }
 
-/// The names in a directory of the kernel. `shown` is where it is shown in `/sys`.
-fn list(base: &OwnedFd, path: &[u8], shown: &[u8]) -> Result<BTreeMap<Vec<u8>, Name>, Errno> {
+/// The names in a directory of the kernel.
+fn list(base: &OwnedFd, path: &[u8]) -> Result<BTreeMap<Vec<u8>, Name>, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     let dir = rustix::fs::openat2(base, path, LIST, Mode::empty(), BENEATH)?;
     let mut names = BTreeMap::new();
@@ -134,14 +145,6 @@ fn list(base: &OwnedFd, path: &[u8], shown: &[u8]) -> Result<BTreeMap<Vec<u8>, N
         let entry = entry?;
         let name = entry.file_name();
         if name == c"." || name == c".." {
-            continue;
-        }
-        let full = if shown.is_empty() {
-            name.to_bytes().to_vec()
-        } else {
-            [shown, b"/", name.to_bytes()].concat()
-        };
-        if !shown.is_empty() && !paths::in_the_system(&full) {
             continue;
         }
         let kind = match entry.file_type() {

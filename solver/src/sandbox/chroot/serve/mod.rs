@@ -84,6 +84,7 @@ pub(super) struct Server {
     nodes: Nodes,
     secrets: Vec<(Secret, OwnedFd)>,
     hostname: String,
+    network: bool,
 }
 
 /// What a server is made of, before there is a listener.
@@ -99,12 +100,14 @@ pub(super) struct Served {
     pub(super) hostname: String,
     /// How far its signals reach.
     pub(super) reach: Reach,
+    /// Whether it may talk to other machines.
+    pub(super) network: bool,
 }
 
 impl Server {
     /// Answers what `listener` tells of.
     pub(super) fn new(listener: OwnedFd, served: Served) -> io::Result<Self> {
-        let Served { root, nodes, secrets, hostname, reach } = served;
+        let Served { root, nodes, secrets, hostname, reach, network } = served;
         let open = |path| rustix::fs::open(path, PATH | OFlags::DIRECTORY, Mode::empty());
         let tracees = Tracees::new(open("/proc")?);
         let root_path = path_of(&root)?;
@@ -120,6 +123,7 @@ impl Server {
             nodes,
             secrets,
             hostname,
+            network,
         })
     }
 
