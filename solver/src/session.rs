@@ -9,7 +9,10 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 use rbuild_store::digest::{BlobId, DiffId};
+use rbuild_store::growing::Growing;
 use rbuild_store::platform::Platform;
+
+use crate::solve::SealOptions;
 
 /// A future that a trait object can return.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -116,4 +119,14 @@ pub trait Session: Send + Sync {
         attrs: &'a std::collections::BTreeMap<String, String>,
         progress: Progress<'a>,
     ) -> BoxFuture<'a, Result<Fetched, SessionError>>;
+
+    /// Whether layers that are written so are sent somewhere while they are: then
+    /// [`Self::follow`] is called with each.
+    fn follows(&self, _options: &SealOptions) -> bool {
+        false
+    }
+
+    /// A layer of the result that is being written, or is in the store already. Who is told must not
+    /// wait; what becomes of it is no matter of the build.
+    fn follow(&self, _layer: Growing) {}
 }

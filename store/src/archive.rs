@@ -155,9 +155,9 @@ mod tests {
         let mut image = Image::new(config, vec![]).expect("empty");
         for (name, compression) in [("a", Compression::Gzip(1)), ("b", Compression::Zstd(1))] {
             let entry = file(name, 2);
-            let layer =
-                write_layer(store.blobs(), &options(compression), [entry], |_| Ok(&b"hi"[..]))
-                    .expect("writes");
+            let blob = store.blobs().writer().expect("starts");
+            let layer = write_layer(blob, &options(compression), [entry], |_| Ok(&b"hi"[..]))
+                .expect("writes");
             image.append_layer(&layer, Family::Oci, History::default());
         }
         let sealed = image.seal(Family::Oci, |_| {});

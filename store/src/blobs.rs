@@ -129,17 +129,32 @@ impl Blobs {
         self.start(Some((id, size)))
     }
 
+    /// Starts a blob in the empty file at `path`, on the store's file system, which others read while
+    /// it grows: [`Self::growing`] has made it.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened.
+    pub fn writer_into(&self, path: PathBuf) -> Result<BlobWriter> {
+        let file = File::options().write(true).open(&path);
+        let file = file.map_err(StoreError::io("open", &path))?;
+        Ok(self.begin(file, path, None))
+    }
+
     fn start(&self, expected: Option<(BlobId, u64)>) -> Result<BlobWriter> {
-        let temp = self.temp.path("blob")?;
+        let temp = self.temporary()?;
         let file = File::create_new(&temp).map_err(StoreError::io("create", &temp))?;
-        Ok(BlobWriter {
-            layout: self.layout.clone(),
-            file,
-            temp: Unfinished(temp),
-            hasher: Hasher::new(),
-            size: 0,
-            expected,
-        })
+        Ok(self.begin(file, temp, expected))
+    }
+
+    fn begin(&self, file: File, temp: PathBuf, expected: Option<(BlobId, u64)>) -> BlobWriter {
+        let (layout, hasher) = (self.layout.clone(), Hasher::new());
+        BlobWriter { layout, file, temp: Unfinished(temp), hasher, size: 0, expected }
+    }
+
+    /// Where a blob may be written before it has its name.
+    pub(crate) fn temporary(&self) -> Result<PathBuf> {
+        self.temp.path("blob")
     }
 
     /// Takes over a finished file (a resumed download) on the store's file system: hashes it, and

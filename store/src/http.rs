@@ -17,7 +17,8 @@ use crate::digest::{Digest, Hasher};
 use crate::registry::body::{next_piece, refusal};
 use crate::registry::config::TlsSettings;
 use crate::registry::error::redact;
-use crate::registry::transport::{Body, Request, Transport};
+use crate::registry::transport::{Request, Transport};
+use crate::registry::upload::Body;
 use crate::registry::{ErrorKind, NetworkSettings, RegistryError};
 
 /// The name of a file of which nothing else is known.

@@ -15,7 +15,7 @@ use std::num::NonZeroUsize;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crate::blobs::{BlobWriter, Blobs};
+use crate::blobs::BlobWriter;
 use crate::compress::Compression;
 use crate::descriptor::Descriptor;
 use crate::digest::{BlobId, DiffId, Hasher};
@@ -79,8 +79,8 @@ pub enum LayerError {
     Store(#[from] StoreError),
 }
 
-/// Writes a layer from its entries, in the order they come; the listing of a layer has the right
-/// one. `open` gives the content of each regular file, when its turn comes.
+/// Writes a layer as a blob from its entries, in the order they come; the listing of a layer has the
+/// right one. `open` gives the content of each regular file, when its turn comes.
 ///
 /// An entry for the root itself is left out, as in `BuildKit`'s layers, and of extended attributes
 /// only `security.capability` is kept.
@@ -89,7 +89,7 @@ pub enum LayerError {
 ///
 /// See [`LayerError`]; nothing is left behind then.
 pub fn write_layer<E, R>(
-    blobs: &Blobs,
+    blob: BlobWriter,
     options: &LayerOptions,
     entries: impl IntoIterator<Item = E>,
     mut open: impl FnMut(&Entry) -> io::Result<R>,
@@ -98,7 +98,7 @@ where
     E: Borrow<Entry>,
     R: Read,
 {
-    seal(blobs, options, |out| {
+    seal(blob, options, |out| {
         let mut tar = TarWriter::new(out, options.clamp_mtime);
         for entry in entries {
             let entry = entry.borrow();
@@ -137,11 +137,11 @@ fn without_foreign_attributes(entry: &Entry) -> Cow<'_, Entry> {
 ///
 /// See [`LayerError`]; nothing is left behind then.
 pub fn write_tar(
-    blobs: &Blobs,
+    blob: BlobWriter,
     options: &LayerOptions,
     mut tar: impl Read,
 ) -> Result<Layer, LayerError> {
-    seal(blobs, options, |out| {
+    seal(blob, options, |out| {
         let mut buffer = vec![0; CHUNK_BYTES];
         loop {
             match tar.read(&mut buffer) {
@@ -158,11 +158,10 @@ pub fn write_tar(
 
 /// Runs `produce` on this thread, and hashes and compresses what it writes on others.
 fn seal(
-    blobs: &Blobs,
+    blob: BlobWriter,
     options: &LayerOptions,
     produce: impl FnOnce(&mut Chunks) -> Result<(), LayerError>,
 ) -> Result<Layer, LayerError> {
-    let blob = blobs.writer()?;
     let (sender, receiver) = sync_channel(MAX_CHUNKS);
     thread::scope(|scope| {
         let sealing = thread::Builder::new()
@@ -332,6 +331,10 @@ mod tests {
         LayerOptions { compression, clamp_mtime: None, threads }
     }
 
+    fn new_blob(store: &Store) -> BlobWriter {
+        store.blobs().writer().expect("starts")
+    }
+
     fn store() -> (tempfile::TempDir, Store) {
         let dir = tempfile::tempdir().expect("temporary directory");
         let store = Store::open(dir.path()).expect("opens");
@@ -348,7 +351,7 @@ mod tests {
             (Compression::Zstd(3), Format::Zstd),
         ] {
             let write = |threads| {
-                write_layer(store.blobs(), &options(compression, threads), entries(), content)
+                write_layer(new_blob(&store), &options(compression, threads), entries(), content)
                     .expect("writes")
             };
             let layer = write(1);
@@ -362,7 +365,7 @@ mod tests {
             assert_eq!((found, DiffId(Digest::of(&tar))), (format, layer.diff_id));
             diff_ids.push(layer.diff_id);
 
-            let again = write_tar(store.blobs(), &options(compression, 2), tar.as_slice());
+            let again = write_tar(new_blob(&store), &options(compression, 2), tar.as_slice());
             assert_eq!(again.expect("writes"), layer);
         }
         assert_eq!(diff_ids[0], diff_ids[1]);
@@ -373,13 +376,14 @@ mod tests {
     fn a_failure_leaves_no_blob() {
         let (_dir, store) = store();
         for compression in [Compression::None, Compression::Gzip(1), Compression::Zstd(1)] {
-            let result = write_layer(store.blobs(), &options(compression, 2), entries(), |entry| {
-                if entry.path == b"b" {
-                    Err(io::ErrorKind::NotFound.into())
-                } else {
-                    content(entry)
-                }
-            });
+            let result =
+                write_layer(new_blob(&store), &options(compression, 2), entries(), |entry| {
+                    if entry.path == b"b" {
+                        Err(io::ErrorKind::NotFound.into())
+                    } else {
+                        content(entry)
+                    }
+                });
             let error = result.expect_err("fails").to_string();
             assert_eq!(error, "cannot read `b`");
         }
@@ -390,7 +394,7 @@ mod tests {
     fn an_empty_layer_is_the_one_docker_knows() {
         let (_dir, store) = store();
         let entries = Vec::<Entry>::new();
-        let layer = write_layer(store.blobs(), &options(Compression::None, 1), entries, content);
+        let layer = write_layer(new_blob(&store), &options(Compression::None, 1), entries, content);
         assert_eq!(
             layer.expect("writes").diff_id.to_string(),
             "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"

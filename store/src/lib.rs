@@ -27,6 +27,7 @@ pub mod durable;
 pub mod entry;
 pub mod error;
 pub mod gc;
+pub mod growing;
 pub mod gzip;
 pub mod http;
 pub mod image;

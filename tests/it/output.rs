@@ -6,7 +6,7 @@ use std::process::Command;
 use rbuild_tests::docker_registry::DockerRegistry;
 use rbuild_tests::image::Image;
 use rbuild_tests::needs;
-use rbuild_tests::registry::{Access, Registry, base64};
+use rbuild_tests::registry::{Access, Fault, Registry, base64};
 use rbuild_tests::space::TestSpace;
 use serde_json::{Value, json};
 
@@ -75,6 +75,35 @@ fn an_image_is_pushed_to_a_registry() {
         !asked.iter().any(|line| line.starts_with("PATCH")),
         "sent a blob that was there: {asked:?}"
     );
+}
+
+/// Bytes that do not compress, from a linear congruence.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+#[test]
+fn a_large_layer_arrives_whole_whatever_becomes_of_its_first_upload() {
+    for fault in [None, Some(Fault::HangUp), Some(Fault::Status(411)), Some(Fault::Status(500))] {
+        let (space, registry) = (plain(), Registry::start());
+        space.write("Dockerfile", "FROM scratch\nCOPY noise /\nCOPY a.txt /\n");
+        space.write_bytes("context/noise", &noise(16 << 20));
+        if let Some(fault) = fault {
+            registry.fault_times("/blobs/uploads/1", fault, 1);
+        }
+        let [one, two] =
+            ["team/app", "other/app"].map(|it| format!("{}/{it}:1", registry.address()));
+        space.build(&["-t", &one, "-t", &two, "--push"]).success();
+        let image = registry.image("team/app", "1");
+        assert_eq!(image.tree().paths(), ["a.txt", "noise"]);
+        assert_eq!(registry.image("other/app", "1").digest(), image.digest());
+        assert_eq!(image.digest(), space.image(&[]).digest());
+    }
 }
 
 #[test]

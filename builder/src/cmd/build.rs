@@ -16,16 +16,19 @@ use rbuild_solver::worker::client::Worker;
 use rbuild_solver::worker::launch;
 use rbuild_store::digest::{Digest, Hasher};
 use rbuild_store::local::Store;
+use rbuild_store::reference::Reference;
 
 use super::plan::{self, Opened, Planned};
 use super::sweep::Sweep;
 use super::{call, isolation, open_store};
-use crate::cli::output::Output;
+use crate::cli::output::{Output, OutputKind};
 use crate::cli::raw::{Build, Progress, Snapshotter};
 use crate::cli::request::{Method, Request};
 use crate::cli::spec;
 use crate::env::Env;
-use crate::output::{Exporter, Product, Response, of_layers, parse_name, seal_options};
+use crate::output::{
+    Ahead, Exporter, Product, Response, names, of_layers, parse_name, seal_options,
+};
 use crate::progress;
 use crate::report::{Failure, Kind, source_excerpt};
 use crate::session::LocalSession;
@@ -113,7 +116,8 @@ async fn build(
     prepare(&opened, store, worker);
     let planned = lower(&opened, events).await?;
     warn(&planned, &opened, request);
-    let session = Arc::new(session(&opened));
+    let ahead = ahead(request, &opened, store, &planned, &tags)?;
+    let session = Arc::new(session(&opened, ahead.clone()));
     let (store, worker, events) = (Arc::clone(store), worker.clone(), events.clone());
     let solver = Solver { store, session, worker, events, cancel };
     let graph = Arc::new(planned.lowered.graph.clone());
@@ -124,6 +128,7 @@ async fn build(
         layers: Arc::clone(&solved.layers),
         worker: solver.worker.clone(),
         images: Arc::clone(&opened.images),
+        ahead,
         events: solver.events.clone(),
         tags,
         annotations: request.annotations.clone(),
@@ -192,13 +197,34 @@ pub fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
 }
 
 /// This user's files, secrets and credentials.
-pub fn session(opened: &Opened) -> LocalSession {
+pub fn session(opened: &Opened, ahead: Option<Arc<Ahead>>) -> LocalSession {
     LocalSession {
         directories: opened.directories.clone(),
         offers: Arc::clone(&opened.remotes.offers),
         images: Arc::clone(&opened.images),
         remotes: Arc::clone(&opened.remotes),
+        ahead,
     }
+}
+
+/// Layers that are pushed while the build goes on: those of the first output that is.
+fn ahead(
+    request: &Request,
+    opened: &Opened,
+    store: &Arc<Store>,
+    planned: &Planned,
+    tags: &[Reference],
+) -> Result<Option<Arc<Ahead>>, Failure> {
+    let pushes = |it: &&Output| matches!(it.kind, OutputKind::Image { push: true });
+    let Some(output) = request.outputs.iter().find(pushes) else { return Ok(None) };
+    let (store, images) = (Arc::clone(store), Arc::clone(&opened.images));
+    let options = seal_options(&output.image, epoch(planned));
+    let names = names(tags, &output.image)?;
+    Ok(Some(Arc::new(Ahead::new(store, images, options, &names))))
+}
+
+fn epoch(planned: &Planned) -> Option<i64> {
+    planned.lowered.targets.first().and_then(|target| target.epoch)
 }
 
 async fn run_graph(
@@ -222,12 +248,11 @@ pub fn solve_request(
     graph: &Arc<Graph>,
     planned: &Planned,
 ) -> SolveRequest {
-    let epoch = planned.lowered.targets.first().and_then(|target| target.epoch);
     let image = request.outputs.iter().find(|it| it.wants_layers());
     SolveRequest {
         graph: Arc::clone(graph),
         targets: planned.lowered.targets.iter().filter_map(|target| target.edge).collect(),
-        seal: image.map(|output| seal_options(&output.image, epoch)),
+        seal: image.map(|output| seal_options(&output.image, epoch(planned))),
         files: request.outputs.iter().any(|it| !it.wants_layers()),
         exec: ExecSettings {
             shm_size: request.shm_size,

@@ -40,7 +40,7 @@ pub fn run(raw: &Debug, root: &Path, env: &Env) -> Result<(), Failure> {
         DebugWhat::Graph => print(&dump::text(graph, &targets)),
         DebugWhat::Keys | DebugWhat::Plan => {
             let solver = Solver {
-                session: Arc::new(build::session(&opened)),
+                session: Arc::new(build::session(&opened, None)),
                 worker: build::worker(&request, &store)?,
                 events: nobody(),
                 cancel: CancelToken::default(),

@@ -1,5 +1,6 @@
 //! Where a result goes: images into the store, registries and archives, trees into files.
 
+mod ahead;
 mod annotations;
 mod archive;
 mod image;
@@ -19,6 +20,7 @@ use rbuild_store::platform::Platform;
 use rbuild_store::reference::Reference;
 use serde_json::{Map, Value, json};
 
+pub use self::ahead::Ahead;
 pub use self::origin::of_layers;
 pub use self::push::push_stored;
 use crate::cli::output::{ImageOptions, Output, OutputKind};
@@ -51,6 +53,8 @@ pub struct Exporter {
     pub worker: Worker,
     /// Registries, and where base images came from.
     pub images: Arc<Images>,
+    /// Layers that are on their way to registries already.
+    pub ahead: Option<Arc<Ahead>>,
     /// Where progress goes.
     pub events: EventSink,
     /// Names of the image.
@@ -114,11 +118,7 @@ impl Exporter {
 
     /// All names that an output gives the image.
     fn names(&self, options: &ImageOptions) -> Result<Vec<Reference>, Failure> {
-        let mut names = self.tags.clone();
-        for name in &options.names {
-            names.push(parse_name("--output name", name)?);
-        }
-        Ok(names)
+        names(&self.tags, options)
     }
 
     /// Notes what was made.
@@ -142,6 +142,19 @@ impl Exporter {
             response.metadata.insert("image.name".to_owned(), json!(joined.join(",")));
         }
     }
+}
+
+/// The names `tags` and those of an output.
+///
+/// # Errors
+///
+/// One is not a name, or has a digest.
+pub fn names(tags: &[Reference], options: &ImageOptions) -> Result<Vec<Reference>, Failure> {
+    let mut names = tags.to_vec();
+    for name in &options.names {
+        names.push(parse_name("--output name", name)?);
+    }
+    Ok(names)
 }
 
 /// Reads the name of an image; without a tag it is `latest`.

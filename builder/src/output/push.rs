@@ -47,7 +47,10 @@ impl Exporter {
             .filter(|it| it.descriptor.digest != image.top.descriptor.digest)
             .map(manifest)
             .collect();
-        let push = PushImage { blobs, manifests: below, top: manifest(&image.top) };
+        let mut push = PushImage { blobs, manifests: below, top: manifest(&image.top) };
+        if let Some(ahead) = &self.ahead {
+            ahead.finish().await;
+        }
         for name in names {
             let target = if options.push_by_digest {
                 name.clone().with_digest(image.top.descriptor.digest.0)
@@ -55,6 +58,10 @@ impl Exporter {
                 name.clone()
             };
             send(&self.images, task, &target, push.clone()).await?;
+            // Other repositories of the registry take from this one.
+            for blob in &mut push.blobs {
+                blob.mount_from.push(name.clone());
+            }
         }
         Ok(())
     }

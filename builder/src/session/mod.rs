@@ -15,6 +15,8 @@ use std::sync::Arc;
 use rbuild_solver::session::{
     BoxFuture, Fetched, ImageLayer, Progress, Session, SessionError, SessionErrorKind,
 };
+use rbuild_solver::solve::SealOptions;
+use rbuild_store::growing::Growing;
 use rbuild_store::local::Store;
 use rbuild_store::platform::Platform;
 use rbuild_store::registry::{ErrorKind, RegistryError};
@@ -22,6 +24,7 @@ use rbuild_store::registry::{ErrorKind, RegistryError};
 use self::images::Images;
 use self::offers::Offers;
 use self::remote::Remotes;
+use crate::output::Ahead;
 use crate::report::{Failure, Kind};
 
 /// The outside world of one build: directories, secrets, agents, images.
@@ -35,6 +38,8 @@ pub struct LocalSession {
     pub images: Arc<Images>,
     /// Git repositories and web servers.
     pub remotes: Arc<Remotes>,
+    /// Where layers go while they are written, if they do.
+    pub ahead: Option<Arc<Ahead>>,
 }
 
 pub use ssh::KeyAgents;
@@ -92,6 +97,16 @@ impl Session for LocalSession {
         _: Progress<'a>,
     ) -> BoxFuture<'a, Result<Fetched, SessionError>> {
         Box::pin(self.remotes.git(identifier, attrs))
+    }
+
+    fn follows(&self, options: &SealOptions) -> bool {
+        self.ahead.as_ref().is_some_and(|it| it.wants(options))
+    }
+
+    fn follow(&self, layer: Growing) {
+        if let Some(ahead) = &self.ahead {
+            ahead.follow(&layer);
+        }
     }
 }
 

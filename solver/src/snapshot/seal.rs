@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZero;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use rbuild_store::compress::Compression as Written;
 use rbuild_store::entry::Kind;
@@ -22,7 +23,7 @@ const BUFFER_BYTES: usize = 256 * 1024;
 impl LayerStore {
     /// Writes a layer as a blob of the store, from the files on disk or, where `contents` is not
     /// empty, from the planned contents. A layer that has been sealed so before is not written
-    /// again.
+    /// again. The unfinished blob is in the file `blob` below the store's root, if there is one.
     ///
     /// # Errors
     ///
@@ -34,6 +35,7 @@ impl LayerStore {
         contents: &[Content],
         compression: Compression,
         clamp_mtime: Option<i64>,
+        blob: Option<&Path>,
     ) -> Result<Sealed, Error> {
         let listing = self.listing(layer)?;
         let has_files = listing.entries().iter().any(|it| matches!(it.kind, Kind::File { .. }));
@@ -54,16 +56,21 @@ impl LayerStore {
             clamp_mtime,
             threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         };
+        let failed = |source| Error::Seal { layer: layer.0.clone(), source };
+        let blobs = self.store.blobs();
+        let blob = match blob {
+            Some(path) => blobs.writer_into(self.store.root().join(path)),
+            None => blobs.writer(),
+        };
+        let blob = blob.map_err(|error| failed(error.into()))?;
         // Contents come up in the order in which they are asked for, empty files never.
         let mut bodies: VecDeque<Item<'_>> = items.iter().copied().filter(has_body).collect();
         let entries = items.iter().map(|item| item.entry);
-        let made = layer::write_layer(self.store.blobs(), &options, entries, |entry| match bodies
-            .pop_front()
-        {
+        let made = layer::write_layer(blob, &options, entries, |entry| match bodies.pop_front() {
             Some(item) if item.entry.path == entry.path => body(&item),
             Some(_) | None => Err(io::Error::other("the listing changed meanwhile")),
         })
-        .map_err(|source| Error::Seal { layer: layer.0.clone(), source })?;
+        .map_err(failed)?;
         let sealed =
             Sealed { diff_id: made.diff_id, blob: made.blob, size: made.size, compression };
         if clamp_mtime.is_none() {

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::Digest;
 use rbuild_store::durable::{self, Durability};
+use rbuild_store::growing::Growth;
 use rbuild_store::local::Store;
 use rbuild_store::records::{DiffRow, SealedRow};
 use tokio::sync::OnceCell;
@@ -389,6 +390,9 @@ impl Layers {
                     && self.store.blobs().size(&row.blob)?.is_some()
                 {
                     let SealedRow { diff_id, blob, size, .. } = row;
+                    if self.session.follows(&options) {
+                        self.session.follow(self.store.blobs().grown(blob)?);
+                    }
                     return Ok(Sealed { diff_id, blob, size, compression: options.compression });
                 }
                 self.seal(id, &layer, options).await
@@ -415,14 +419,18 @@ impl Layers {
             }
         };
         let SealOptions { compression, clamp_mtime } = options;
-        let request =
-            Request::Seal { layer: id.clone(), roots, contents, compression, clamp_mtime };
+        let (blob, growth) = self.announce(&options)?.unzip();
+        let layer = id.clone();
+        let request = Request::Seal { layer, roots, contents, compression, clamp_mtime, blob };
         let Answer::Sealed(sealed) = self.worker.request(request, fds).await? else {
             return Err(SolveError::new(
                 SolveErrorKind::Bug,
                 "sealing a layer was answered by something else",
             ));
         };
+        if let Some(growth) = growth {
+            growth.finish(sealed.blob, sealed.size);
+        }
         self.store.db()?.put_sealed(&SealedRow {
             layer: id.0.clone(),
             compression,
@@ -432,6 +440,18 @@ impl Layers {
             size: sealed.size,
         })?;
         Ok(sealed)
+    }
+
+    /// Lets the session read a blob that is about to be written, if it wants to: the file below the
+    /// store's root, and the end of it that is to be told.
+    fn announce(&self, options: &SealOptions) -> Result<Option<(PathBuf, Growth)>, SolveError> {
+        if !self.session.follows(options) {
+            return Ok(None);
+        }
+        let (path, growth, growing) = self.store.blobs().growing()?;
+        self.session.follow(growing);
+        let below = path.strip_prefix(self.store.root()).map(Path::to_owned).unwrap_or(path);
+        Ok(Some((below, growth)))
     }
 }
 

@@ -163,7 +163,8 @@ impl Worker {
         fds: Vec<OwnedFd>,
     ) -> Result<Sealed, Failure> {
         let (roots, contents) = planned;
-        let request = Request::Seal { layer, roots, contents, compression, clamp_mtime };
+        let request =
+            Request::Seal { layer, roots, contents, compression, clamp_mtime, blob: None };
         let answer = self.request(request, fds).await?;
         let Answer::Sealed(sealed) = answer else {
             return Err(unexpected(&answer));

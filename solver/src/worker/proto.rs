@@ -65,6 +65,9 @@ pub enum Request {
         compression: Compression,
         /// All later times become this one (`rewrite-timestamp`), in seconds.
         clamp_mtime: Option<i64>,
+        /// An empty file below the store's root in which the blob is written, for somebody who reads
+        /// it while it grows. None: the worker makes one.
+        blob: Option<PathBuf>,
     },
     /// Digests of files' contents. Answer: [`Answer::Hashes`].
     HashFiles {

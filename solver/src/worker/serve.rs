@@ -266,10 +266,10 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         Request::Materialise { layer, roots, contents } => {
             layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
         }
-        Request::Seal { layer, roots, contents, compression, clamp_mtime } => {
-            let contents: Vec<Content> = contents;
+        Request::Seal { layer, roots, contents, compression, clamp_mtime, blob } => {
+            let (contents, blob): (Vec<Content>, _) = (contents, blob.as_deref());
             layers
-                .seal(&layer, &sources(roots)?, &contents, compression, clamp_mtime)
+                .seal(&layer, &sources(roots)?, &contents, compression, clamp_mtime, blob)
                 .map(Answer::Sealed)
         }
         Request::HashFiles { files } => layers.hash_files(&files).map(Answer::Hashes),

@@ -23,7 +23,8 @@ use super::challenge::{self, Challenge};
 use super::config::{Endpoint, Scheme};
 use super::credentials::{Credential, Credentials, Found, Secret};
 use super::error::{ErrorKind, RegistryError, from_answer};
-use super::transport::{Body, Request, Transport};
+use super::transport::{Request, Transport};
+use super::upload::Body;
 
 /// Largest answer of a token server, in bytes.
 const MAX_TOKEN_BYTES: usize = 1 << 20;

@@ -11,7 +11,8 @@ use super::auth::{Authenticator, Scopes};
 use super::body::refusal;
 use super::config::{Endpoint, Hosts, Purpose, Scheme};
 use super::error::{ErrorKind, RegistryError};
-use super::transport::{Body, Request, Transport, origin};
+use super::transport::{Request, Transport, origin};
+use super::upload::Body;
 use crate::digest::BlobId;
 use crate::reference::Reference;
 

@@ -26,8 +26,9 @@ mod manifest;
 mod pull;
 mod push;
 mod resolve;
+mod stream;
 pub(crate) mod transport;
-mod upload;
+pub(crate) mod upload;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,6 +41,7 @@ pub use self::error::{ErrorKind, RegistryError};
 pub use self::pull::{BlobReader, Download};
 pub use self::push::{BlobSource, Delivery, PushBlob, PushImage, PushManifest};
 pub use self::resolve::{Resolve, Resolved};
+pub use self::stream::MIN_STREAMED_BYTES;
 pub use self::transport::{NetworkSettings, Proxies, RetryPolicy};
 use crate::digest::BlobId;
 use crate::http::Web;

@@ -7,7 +7,8 @@
 //!                                 └─ 405, 413, … ─ PATCH in pieces, PUT
 //! ```
 //!
-//! A session that breaks is given up and begun anew, as often as the retry policy says.
+//! A session that breaks is given up and begun anew, as often as the retry policy says. Layers that
+//! are still being written go ahead: see `stream.rs`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,8 +25,7 @@ use super::config::{Endpoint, Purpose};
 use super::error::{ErrorKind, RegistryError};
 use super::pull::drain;
 use super::resolve::mismatch;
-use super::transport::Body;
-use super::upload::Source;
+use super::upload::{Body, Source};
 use super::{Progress, Registry};
 use crate::descriptor::Descriptor;
 use crate::digest::{BlobId, Digest};
@@ -94,7 +94,7 @@ pub enum Delivery {
 }
 
 /// An open session, or none needed.
-enum Begun {
+pub(super) enum Begun {
     Mounted,
     Session { url: Url, min_piece: u64 },
 }
@@ -177,7 +177,7 @@ impl Registry {
         Ok(BlobId(digest))
     }
 
-    fn target(&self, target: &Reference) -> Result<Endpoint, RegistryError> {
+    pub(super) fn target(&self, target: &Reference) -> Result<Endpoint, RegistryError> {
         let endpoints = self.client.endpoints(target, Purpose::Push);
         endpoints
             .and_then(|it| {
@@ -258,7 +258,7 @@ impl Registry {
         }
     }
 
-    async fn has_blob(
+    pub(super) async fn has_blob(
         &self,
         endpoint: &Endpoint,
         scopes: &Scopes,
@@ -274,7 +274,7 @@ impl Registry {
     }
 
     /// Opens an upload session, or mounts a blob from the repository `from`.
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         endpoint: &Endpoint,
         scopes: &Scopes,
@@ -339,7 +339,7 @@ impl Registry {
         Ok(())
     }
 
-    async fn upload(
+    pub(super) async fn upload(
         &self,
         endpoint: &Endpoint,
         method: Method,
@@ -387,7 +387,7 @@ fn may_pass(error: &RegistryError) -> bool {
 }
 
 /// Where a session goes on.
-fn session_url(endpoint: &Endpoint, response: &Response) -> Result<Url, RegistryError> {
+pub(super) fn session_url(endpoint: &Endpoint, response: &Response) -> Result<Url, RegistryError> {
     let from = response.url();
     let mut url = response
         .headers()
@@ -412,13 +412,17 @@ fn session_url(endpoint: &Endpoint, response: &Response) -> Result<Url, Registry
     Ok(url)
 }
 
-fn finished(mut url: Url, id: BlobId) -> Url {
+pub(super) fn finished(mut url: Url, id: BlobId) -> Url {
     url.query_pairs_mut().append_pair("digest", &id.to_string());
     url
 }
 
 /// Compares the digest that the registry confirms, where it does.
-fn confirm(endpoint: &Endpoint, response: &Response, wanted: Digest) -> Result<(), RegistryError> {
+pub(super) fn confirm(
+    endpoint: &Endpoint,
+    response: &Response,
+    wanted: Digest,
+) -> Result<(), RegistryError> {
     let told = response.headers().get("docker-content-digest");
     match told.and_then(|it| it.to_str().ok()?.parse::<Digest>().ok()) {
         Some(found) if found != wanted => {

@@ -6,11 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, Response, StatusCode};
 use tokio::sync::Mutex;
@@ -18,6 +16,7 @@ use url::Url;
 
 use super::config::TlsSettings;
 use super::error::{ErrorKind, RegistryError, printable, redact};
+use super::upload::Body;
 
 /// Most redirects that one request follows.
 const MAX_REDIRECTS: usize = 10;
@@ -27,6 +26,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) const SILENCE_TIMEOUT: Duration = Duration::from_mins(1);
 /// The slowest upload that is waited for, in bytes per second.
 const MIN_UPLOAD_RATE: u64 = 16 * 1024;
+/// How long an upload may take whose length is not known.
+const MAX_UPLOAD: Duration = Duration::from_hours(24);
 /// The longest wait that a server can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_mins(1);
 /// Attempts at a host to which no connection can be made.
@@ -79,28 +80,6 @@ pub struct NetworkSettings {
     pub proxies: Proxies,
     /// Repetition.
     pub retry: RetryPolicy,
-}
-
-/// Opens the body of an upload, once per attempt.
-pub(crate) type OpenBody =
-    Arc<dyn Fn() -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> + Send + Sync>;
-
-/// What is sent along.
-#[derive(Clone)]
-pub(crate) enum Body {
-    Empty,
-    Bytes(Bytes),
-    Stream { length: u64, open: OpenBody },
-}
-
-impl Body {
-    fn length(&self) -> u64 {
-        match self {
-            Self::Empty => 0,
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::Stream { length, .. } => *length,
-        }
-    }
 }
 
 /// A request that can be repeated.
@@ -206,11 +185,15 @@ impl Transport {
             Body::Bytes(bytes) => builder = builder.body(bytes.clone()),
             Body::Stream { length, open } => {
                 let body = open().await.map_err(Fault::last)?;
-                builder = builder.header(header::CONTENT_LENGTH, *length).body(body);
+                if let Some(length) = length {
+                    builder = builder.header(header::CONTENT_LENGTH, *length);
+                }
+                builder = builder.body(body);
             }
         }
-        let patience =
-            SILENCE_TIMEOUT + Duration::from_secs(request.body.length() / MIN_UPLOAD_RATE);
+        // Whoever sends what is still being made watches over it.
+        let seconds = request.body.length().map(|it| it / MIN_UPLOAD_RATE);
+        let patience = SILENCE_TIMEOUT + seconds.map_or(MAX_UPLOAD, Duration::from_secs);
         match tokio::time::timeout(patience, builder.send()).await {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(fault(&error, url)),

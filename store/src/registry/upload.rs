@@ -5,19 +5,46 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use super::error::{ErrorKind, RegistryError};
 use super::push::BlobSource;
-use super::transport::Body;
 use super::{Progress, Registry};
 use crate::descriptor::Descriptor;
 use crate::digest::BlobId;
 
 /// How much of a file is read at once, in bytes.
 const READ_BYTES: usize = 256 * 1024;
+
+/// Opens the body of an upload, once per attempt.
+pub(crate) type OpenBody =
+    Arc<dyn Fn() -> BoxFuture<'static, Result<reqwest::Body, RegistryError>> + Send + Sync>;
+
+/// What is sent along with a request.
+#[derive(Clone)]
+pub(crate) enum Body {
+    Empty,
+    Bytes(Bytes),
+    /// Without a length it goes out in chunks, as it is made.
+    Stream {
+        length: Option<u64>,
+        open: OpenBody,
+    },
+}
+
+impl Body {
+    /// Its bytes, if their number is known before.
+    pub(crate) fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Stream { length, .. } => *length,
+        }
+    }
+}
 
 /// A blob that can be sent, whole or in parts, any number of times.
 #[derive(Clone)]
@@ -63,7 +90,7 @@ impl Source {
     pub(super) fn body(&self, offset: u64, length: u64) -> Body {
         let source = self.clone();
         Body::Stream {
-            length,
+            length: Some(length),
             open: Arc::new(move || {
                 let source = source.clone();
                 Box::pin(async move { source.open(offset, length).await })

@@ -51,6 +51,8 @@ struct State {
     /// By repository and tag or digest: media type and bytes.
     manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     uploads: BTreeMap<u64, Vec<u8>>,
+    /// Uploads that were begun.
+    begun: u64,
     /// By part of the path: what to do, and how often still.
     faults: Vec<(String, Fault, usize)>,
     access: Access,

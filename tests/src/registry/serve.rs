@@ -130,7 +130,7 @@ impl State {
     }
 
     fn upload(&mut self, request: &Request, repository: &str, upload: &str) -> Response {
-        let id = upload.parse::<u64>().unwrap_or(self.uploads.len() as u64 + 1);
+        let id = upload.parse::<u64>().unwrap_or(self.begun + 1);
         let location = format!("/v2/{repository}/blobs/uploads/{id}");
         match request.method.as_str() {
             "POST" => {
@@ -143,7 +143,12 @@ impl State {
                 if request.parameter("digest").is_some() {
                     return self.close_upload(request, repository, Vec::new());
                 }
+                self.begun = id;
                 self.uploads.insert(id, Vec::new());
+            }
+            "DELETE" => {
+                self.uploads.remove(&id);
+                return Response::status(204);
             }
             "PATCH" => self.uploads.entry(id).or_default().extend(&request.body),
             "PUT" => {

@@ -199,8 +199,10 @@ fn sealed_layers_come_back_from_their_blob() {
     let base =
         "d a\nf a/x 12345\nh b a/x\nl s a\np p\nw .wh.gone\nf a/empty\nd o\nw o/.wh..wh..opq";
     let layer = place.unpack(&archive(base)).expect("unpacks");
-    let sealed = place.layers.seal(&layer, &[], &[], Compression::Gzip(6), None).expect("seals");
-    let again = place.layers.seal(&layer, &[], &[], Compression::Zstd(3), None).expect("seals");
+    let sealed =
+        place.layers.seal(&layer, &[], &[], Compression::Gzip(6), None, None).expect("seals");
+    let again =
+        place.layers.seal(&layer, &[], &[], Compression::Zstd(3), None, None).expect("seals");
     assert_eq!(sealed.diff_id, again.diff_id);
     // The files are lost (as when the id mapping changes): the blob has them.
     let before = files(&place.fs(&layer));
@@ -288,7 +290,7 @@ proptest! {
     fn unpack_undoes_seal(lines in lines()) {
         let place = place(Driver::Plain);
         let layer = place.unpack(&archive(&lines)).expect("unpacks");
-        let sealed = place.layers.seal(&layer, &[], &[], Compression::None, None).expect("seals");
+        let sealed = place.layers.seal(&layer, &[], &[], Compression::None, None, None).expect("seals");
         let blob = place.layers.store.blobs().read(&sealed.blob, 1 << 20).expect("reads");
         prop_assert_eq!(DiffId(Digest::of(&blob)), sealed.diff_id);
         let other = super::place(Driver::Plain);

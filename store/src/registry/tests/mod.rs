@@ -3,6 +3,7 @@
 mod auth;
 mod pull;
 mod push;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -125,12 +126,14 @@ async fn serve(
         .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
         .collect();
     let length = headers.get("content-length").map_or(0, |it| it.parse().unwrap());
+    let in_chunks = headers.get("transfer-encoding").is_some_and(|it| it == "chunked");
     let mut body = buffer.split_off(end + 4);
-    while body.len() < length {
+    while if in_chunks { !body.ends_with(b"0\r\n\r\n") } else { body.len() < length } {
         if stream.read_buf(&mut body).await.unwrap_or(0) == 0 {
             return;
         }
     }
+    let body = if in_chunks { joined(&body) } else { body };
     let seen = Seen { method, target, headers, body };
     let number = {
         let mut log = log.lock().unwrap();
@@ -152,6 +155,22 @@ async fn serve(
     }
     drop(stream.write_all(&bytes).await);
     drop(stream.shutdown().await);
+}
+
+/// The bytes of a body that came in chunks.
+fn joined(mut chunks: &[u8]) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let end = chunks.windows(2).position(|it| it == b"\r\n").unwrap();
+        let length = std::str::from_utf8(&chunks[..end]).unwrap();
+        let length = usize::from_str_radix(length, 16).unwrap();
+        if length == 0 {
+            return all;
+        }
+        let start = end + 2;
+        all.extend_from_slice(&chunks[start..start + length]);
+        chunks = &chunks[start + length + 2..];
+    }
 }
 
 /// A registry client without patience.
