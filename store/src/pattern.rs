@@ -121,8 +121,7 @@ impl PatternSet {
                 Some(rest) => (true, rest.to_owned()),
                 None => (false, cleaned),
             };
-            // What Go's matcher refuses is refused here as well, though it is not what matches.
-            Glob::new(&text)?;
+            check(&text)?;
             let machine = Machine::new(&text)
                 .ok_or_else(|| PatternError::Syntax { pattern: text.clone() })?;
             set.exceptions |= exception;
@@ -199,6 +198,39 @@ impl PatternSet {
             .iter()
             .map(|pattern| format!("{}{}", if pattern.exception { "!" } else { "" }, pattern.text))
     }
+}
+
+/// Refuses what BuildKit's matcher refuses: it tries each pattern as a [`Glob`] on the path `.`,
+/// and what stands behind the first part that does not match is not looked at.
+fn check(pattern: &str) -> Result<(), PatternError> {
+    let mut end = 0;
+    loop {
+        end += pattern[end..].bytes().take_while(|it| *it == b'*').count();
+        let start = end;
+        end += chunk(&pattern[start..]);
+        let whole = |_| PatternError::Syntax { pattern: pattern.to_owned() };
+        Glob::new(&pattern[start..end]).map_err(whole)?;
+        let so_far = Glob::new(&format!("{}*", &pattern[..end])).map_err(whole)?;
+        if end == pattern.len() || !so_far.matches(b".") {
+            return Ok(());
+        }
+    }
+}
+
+/// How long the part of a pattern is that ends at its first `*` outside of a class.
+fn chunk(pattern: &str) -> usize {
+    let mut bytes = pattern.bytes().enumerate();
+    let mut in_class = false;
+    while let Some((at, byte)) = bytes.next() {
+        match byte {
+            b'\\' => drop(bytes.next()),
+            b'[' => in_class = true,
+            b']' => in_class = false,
+            b'*' if !in_class => return at,
+            _ => {}
+        }
+    }
+    pattern.len()
 }
 
 impl Pattern {

@@ -1,12 +1,15 @@
 //! One pattern of a [`super::PatternSet`], compiled.
 //!
 //! BuildKit's matcher turns each pattern into a regular expression without knowing about classes,
-//! so that what stands between brackets is rewritten too: `[*]` becomes `[[^/]*]`. The meaning of
-//! such patterns is defined by that, and it is kept: a pattern is rewritten to the same expression,
-//! and the few forms that can occur in one are read here. A pattern without wildcards, one that
-//! ends in its only `**`, and one that starts with its only `**` are compared as text.
+//! so that what stands between brackets is rewritten too: `[*]` becomes `[[^/]*]`; and of the signs
+//! that mean something to RE2 it escapes only some, so that `|` separates alternatives. The meaning
+//! of such patterns is defined by that, and it is kept: a pattern is rewritten to the same
+//! expression, which [`read`] reads. A pattern without wildcards, one that ends in its only `**`,
+//! and one that starts with its only `**` are compared as text.
 //!
 //! Matching keeps a set of states and never backtracks, so no pattern is slow.
+
+mod read;
 
 use super::glob::decode;
 
@@ -16,22 +19,25 @@ pub(super) enum Machine {
     Exact(Vec<u8>),
     Prefix(Vec<u8>),
     Suffix(Vec<u8>),
-    States { prefix: Vec<u8>, states: Vec<State>, suffix: Vec<u8> },
+    States {
+        prefix: Vec<u8>,
+        states: Vec<State>,
+        suffix: Vec<u8>,
+    },
+    /// One of several.
+    Either(Vec<Self>),
 }
 
 /// Words of the small and the large set of states.
 const SMALL: usize = 1;
 const LARGE: usize = 64;
 
-// `\d`, `\s` and `\w` of RE2.
-const DIGIT: &[(char, char)] = &[('0', '9')];
-const SPACE: &[(char, char)] = &[('\t', '\n'), ('\x0c', '\r'), (' ', ' ')];
-const WORD: &[(char, char)] = &[('0', '9'), ('A', 'Z'), ('_', '_'), ('a', 'z')];
-
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum State {
     /// One character.
     One(Class),
+    /// At most one.
+    Maybe(Class),
     /// Any number of them.
     Many(Class),
     /// Nothing, or anything that ends in `/`.
@@ -40,8 +46,13 @@ pub(super) enum State {
     DirsInner,
     /// Only at the start of the path.
     Start,
+    /// Only at its end.
+    End,
+    /// Only where a word begins or ends; or, if false, only elsewhere.
+    Boundary(bool),
 }
 
+/// A set of characters.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Class {
     negated: bool,
@@ -62,6 +73,20 @@ impl Class {
     }
 }
 
+/// What stands before and behind a place of the path.
+#[derive(Clone, Copy)]
+struct Place {
+    before: Option<char>,
+    behind: Option<char>,
+}
+
+impl Place {
+    fn is_boundary(self) -> bool {
+        let word = |it: Option<char>| it.is_some_and(|it| it.is_ascii_alphanumeric() || it == '_');
+        word(self.before) != word(self.behind)
+    }
+}
+
 impl Machine {
     /// Compiles a cleaned pattern without `!`; none if it cannot be.
     pub(super) fn new(pattern: &str) -> Option<Self> {
@@ -71,12 +96,17 @@ impl Machine {
             Form::Prefix => Self::Prefix(pattern.as_bytes()[..pattern.len() - 2].to_vec()),
             Form::Suffix => Self::Suffix(pattern.as_bytes()[2..].to_vec()),
             Form::Expression => {
-                let mut states = read(&expression)?;
-                let prefix = take_literals(&mut states, false);
-                let suffix = take_literals(&mut states, true);
-                Self::States { prefix, states, suffix }
+                let mut machines: Vec<Self> =
+                    read::read(&expression)?.into_iter().map(Self::of_states).collect();
+                if machines.len() == 1 { machines.remove(0) } else { Self::Either(machines) }
             }
         })
+    }
+
+    fn of_states(mut states: Vec<State>) -> Self {
+        let prefix = take_literals(&mut states, false);
+        let suffix = take_literals(&mut states, true);
+        Self::States { prefix, states, suffix }
     }
 
     /// Whether the whole path matches.
@@ -99,6 +129,7 @@ impl Machine {
                     false
                 }
             }
+            Self::Either(machines) => machines.iter().any(|it| it.matches(path)),
         }
     }
 
@@ -111,7 +142,7 @@ impl Machine {
     pub(super) fn literal_prefix(&self) -> &[u8] {
         match self {
             Self::Exact(text) | Self::Prefix(text) | Self::States { prefix: text, .. } => text,
-            Self::Suffix(_) => b"",
+            Self::Suffix(_) | Self::Either(_) => b"",
         }
     }
 }
@@ -123,10 +154,10 @@ enum Form {
     Expression,
 }
 
-/// The expression that BuildKit's matcher makes, without its anchors, and how it is compared.
+/// The expression that BuildKit's matcher makes, and how it is compared.
 fn rewrite(pattern: &str) -> (Form, String) {
     let mut form = Form::Exact;
-    let mut expression = String::new();
+    let mut expression = "^".to_owned();
     let mut chars = pattern.chars().peekable();
     let mut first = true;
     while let Some(found) = chars.next() {
@@ -154,7 +185,7 @@ fn rewrite(pattern: &str) -> (Form, String) {
                 expression.push_str("[^/]");
                 form = Form::Expression;
             }
-            '.' | '+' | '(' | ')' | '|' | '{' | '}' | '$' => {
+            '.' | '+' | '(' | ')' | '$' => {
                 expression.push('\\');
                 expression.push(found);
             }
@@ -173,117 +204,8 @@ fn rewrite(pattern: &str) -> (Form, String) {
         }
         first = false;
     }
+    expression.push('$');
     (form, expression)
-}
-
-/// Reads the expressions that [`rewrite`] can make.
-fn read(expression: &str) -> Option<Vec<State>> {
-    let mut states = Vec::new();
-    let mut rest = expression;
-    while let Some(found) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix("(.*/)?") {
-            states.extend([State::Dirs, State::DirsInner]);
-            rest = after;
-            continue;
-        }
-        if let Some(after) = rest.strip_prefix(".*") {
-            states.push(State::Many(Class::not('\n')));
-            rest = after;
-            continue;
-        }
-        rest = &rest[found.len_utf8()..];
-        let class = match found {
-            '^' => {
-                states.push(State::Start);
-                continue;
-            }
-            '[' => {
-                let (class, after) = read_class(rest)?;
-                rest = after;
-                class
-            }
-            '\\' => {
-                let (class, after) = read_escape(rest)?;
-                rest = after;
-                class
-            }
-            other => Class::literal(other),
-        };
-        match rest.strip_prefix('*') {
-            Some(after) => {
-                states.push(State::Many(class));
-                rest = after;
-            }
-            None => states.push(State::One(class)),
-        }
-    }
-    Some(states)
-}
-
-/// A class after its `[`. As in RE2: a `]` in first place is a member, and so is any `[`.
-fn read_class(mut rest: &str) -> Option<(Class, &str)> {
-    let negated = rest.starts_with('^');
-    if negated {
-        rest = &rest[1..];
-    }
-    let mut ranges = Vec::new();
-    let mut first = true;
-    loop {
-        if !first && let Some(after) = rest.strip_prefix(']') {
-            return Some((Class { negated, ranges }, after));
-        }
-        // A `-` counts as a member only in first or last place.
-        if rest.starts_with('-') && !first && !rest.starts_with("-]") {
-            return None;
-        }
-        first = false;
-        let (low, after) = read_member(rest)?;
-        rest = after;
-        let mut high = low.clone();
-        if rest.starts_with('-') && !rest.starts_with("-]") {
-            (high, rest) = read_member(&rest[1..])?;
-        }
-        match (low.as_slice(), high.as_slice()) {
-            (&[(low, _)], &[(_, high)]) if low <= high => ranges.push((low, high)),
-            (several, same) if several == same => ranges.extend_from_slice(several),
-            _ => return None,
-        }
-    }
-}
-
-/// One member of a class: a character, or an escape that may stand for several.
-fn read_member(rest: &str) -> Option<(Vec<(char, char)>, &str)> {
-    let found = rest.chars().next()?;
-    let after = &rest[found.len_utf8()..];
-    if found != '\\' {
-        return Some((vec![(found, found)], after));
-    }
-    let (class, after) = read_escape(after)?;
-    // A negated class within a class is not worth its code: nobody excludes `[\D]`.
-    (!class.negated).then_some((class.ranges, after))
-}
-
-/// An escape after its backslash: classes and control characters of RE2, and punctuation.
-fn read_escape(rest: &str) -> Option<(Class, &str)> {
-    let found = rest.chars().next()?;
-    let several = |negated, ranges: &[(char, char)]| Class { negated, ranges: ranges.to_vec() };
-    let class = match found {
-        'd' => several(false, DIGIT),
-        'D' => several(true, DIGIT),
-        's' => several(false, SPACE),
-        'S' => several(true, SPACE),
-        'w' => several(false, WORD),
-        'W' => several(true, WORD),
-        'a' => Class::literal('\x07'),
-        'f' => Class::literal('\x0c'),
-        'n' => Class::literal('\n'),
-        'r' => Class::literal('\r'),
-        't' => Class::literal('\t'),
-        'v' => Class::literal('\x0b'),
-        punctuation if punctuation.is_ascii_punctuation() => Class::literal(punctuation),
-        _ => return None,
-    };
-    Some((class, &rest[found.len_utf8()..]))
 }
 
 /// Removes the literal characters at one end and returns their text.
@@ -293,16 +215,24 @@ fn take_literals(states: &mut Vec<State>, at_end: bool) -> Vec<u8> {
             &[(low, high)] if low == high && low != char::REPLACEMENT_CHARACTER => Some(low),
             _ => None,
         },
-        State::One(_) | State::Many(_) | State::Dirs | State::DirsInner | State::Start => None,
+        State::One(_)
+        | State::Maybe(_)
+        | State::Many(_)
+        | State::Dirs
+        | State::DirsInner
+        | State::Start
+        | State::End
+        | State::Boundary(_) => None,
     };
+    // These look at what stands around them.
+    let looks = |it: &State| matches!(it, State::Start | State::End | State::Boundary(_));
+    if states.iter().any(looks) {
+        return Vec::new();
+    }
     let text: String = if at_end {
         let kept = states.iter().rposition(|state| literal(state).is_none()).map_or(0, |at| at + 1);
         states.drain(kept..).filter_map(|state| literal(&state)).collect()
     } else {
-        // A `^` further on would no longer be at the start.
-        if states.contains(&State::Start) {
-            return Vec::new();
-        }
         let end = states.iter().position(|state| literal(state).is_none()).unwrap_or(states.len());
         states.drain(..end).filter_map(|state| literal(&state)).collect()
     };
@@ -311,19 +241,22 @@ fn take_literals(states: &mut Vec<State>, at_end: bool) -> Vec<u8> {
 
 /// Runs the states over the whole text with `N` words of state bits.
 fn run<const N: usize>(states: &[State], text: &[u8]) -> bool {
+    let decoded = |at: usize| (at < text.len()).then(|| decode(&text[at..]));
+    let mut coming = decoded(0);
     let mut now = [0_u64; N];
-    enter(states, &mut now, 0, true);
+    enter(states, &mut now, 0, Place { before: None, behind: coming.map(|it| it.0) });
     let mut at = 0;
-    while at < text.len() {
-        let (found, width) = decode(&text[at..]);
+    while let Some((found, width)) = coming {
         at += width;
+        coming = decoded(at);
+        let place = Place { before: Some(found), behind: coming.map(|it| it.0) };
         let mut next = [0_u64; N];
         let mut alive = false;
         for (word, mut bits) in now.into_iter().enumerate() {
             while bits != 0 {
                 let state = word * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                alive |= step(states, &mut next, state, found);
+                alive |= step(states, &mut next, state, found, place);
             }
         }
         if !alive {
@@ -334,15 +267,23 @@ fn run<const N: usize>(states: &[State], text: &[u8]) -> bool {
     now[states.len() / 64] & (1 << (states.len() % 64)) != 0
 }
 
-/// Where one state goes on a character; whether anywhere.
-fn step<const N: usize>(states: &[State], next: &mut [u64; N], state: usize, found: char) -> bool {
+/// Where one state goes on a character, which leads to `place`; whether anywhere.
+fn step<const N: usize>(
+    states: &[State],
+    next: &mut [u64; N],
+    state: usize,
+    found: char,
+    place: Place,
+) -> bool {
     match states.get(state) {
-        Some(State::One(class)) if class.contains(found) => enter(states, next, state + 1, false),
-        Some(State::Many(class)) if class.contains(found) => enter(states, next, state, false),
+        Some(State::One(class) | State::Maybe(class)) if class.contains(found) => {
+            enter(states, next, state + 1, place);
+        }
+        Some(State::Many(class)) if class.contains(found) => enter(states, next, state, place),
         Some(State::DirsInner) if found != '\n' => {
             next[state / 64] |= 1 << (state % 64);
             if found == '/' {
-                enter(states, next, state + 1, false);
+                enter(states, next, state + 1, place);
             }
         }
         _ => return false,
@@ -351,20 +292,25 @@ fn step<const N: usize>(states: &[State], next: &mut [u64; N], state: usize, fou
 }
 
 /// Adds a state and all that can be reached from it without a character.
-fn enter<const N: usize>(states: &[State], set: &mut [u64; N], mut state: usize, start: bool) {
+fn enter<const N: usize>(states: &[State], set: &mut [u64; N], mut state: usize, place: Place) {
     loop {
         if set[state / 64] & (1 << (state % 64)) != 0 {
             return;
         }
         set[state / 64] |= 1 << (state % 64);
         match states.get(state) {
-            Some(State::Many(_)) => state += 1,
+            Some(State::Maybe(_) | State::Many(_)) => state += 1,
             Some(State::Dirs) => {
                 set[(state + 1) / 64] |= 1 << ((state + 1) % 64);
                 state += 2;
             }
-            Some(State::Start) if start => state += 1,
-            Some(State::One(_) | State::DirsInner | State::Start) | None => return,
+            Some(State::Start) if place.before.is_none() => state += 1,
+            Some(State::End) if place.behind.is_none() => state += 1,
+            Some(State::Boundary(wanted)) if place.is_boundary() == *wanted => state += 1,
+            Some(
+                State::One(_) | State::DirsInner | State::Start | State::End | State::Boundary(_),
+            )
+            | None => return,
         }
     }
 }

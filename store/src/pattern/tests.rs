@@ -5,7 +5,9 @@ use super::*;
 /// `pattern pattern … | path`: whether the list matches the path.
 fn set(line: &str) -> bool {
     let (patterns, path) = line.split_once(" | ").unwrap();
-    let patterns: Vec<&str> = patterns.split(' ').collect();
+    // A blank that belongs to a pattern stands behind a backslash.
+    let patterns = patterns.replace("\\ ", "\\\0");
+    let patterns: Vec<String> = patterns.split(' ').map(|it| it.replace('\0', " ")).collect();
     PatternSet::new(&patterns).unwrap().matches(path.as_bytes())
 }
 
@@ -109,6 +111,58 @@ fn brackets_are_rewritten_like_the_rest() {
 }
 
 #[test]
+fn signs_that_are_not_escaped_mean_what_they_mean_to_re2() {
+    check(
+        true,
+        r"
+        a*|b | axx/y
+        a*|b | xxb
+        a|b | a|b
+        x{2}* | xx
+        x{1,2}y? | xxyz
+        x{2,}* | xxxx
+        x{,2}* | x{,2}
+        [[:alpha:]_]* | Z
+        [[:^digit:]]* | é
+        [\D]* | x
+        My\ Files | My Files
+        a\x62* | abc
+        a\141* | aa
+        a\b-* | a-x
+        a\Q* | a[^/]*$ and more
+        ",
+    );
+    check(
+        false,
+        r"
+        a*|b | xa
+        a*|b | bx
+        x{2}* | x
+        x{1,2}y* | xxxy
+        [[:alpha:]]* | 1
+        [\D]* | 1
+        dir\build | dir/build
+        build\bin* | buildin
+        ",
+    );
+}
+
+#[test]
+fn what_stands_behind_the_first_difference_is_not_checked() {
+    let accepted = |pattern: &str| PatternSet::new(&[pattern]).is_ok();
+    assert!(accepted("backup*[-_]x") && accepted("a*[]x]"));
+    assert!(
+        !accepted("*[-_]x") && !accepted(".*[-_]x") && !accepted("backup*[") && !accepted("a*{2}")
+    );
+    for pattern in
+        [r"a\pL", r"dir\obj", r"a\1", r"a\xyz", "x{1001}*", "x{2,1}*", "a|{2}*", "[[:x:]]*"]
+    {
+        assert!(!accepted(pattern), "{pattern}");
+    }
+    assert!(set("backup*[-_]x | backup1-x") && !set("backup*[-_]x | backup1x"));
+}
+
+#[test]
 fn results_for_directories_are_passed_on() {
     let set = PatternSet::new(&["a", "!a/b", "a/b/c"]).unwrap();
     let (a, info) = set.matches_dir(b"a", &Matched::default());
@@ -121,7 +175,7 @@ fn results_for_directories_are_passed_on() {
 
 #[test]
 fn refuses_what_is_not_a_pattern() {
-    for pattern in ["[", "a[]", "[]a]", "a[b", "a\\", "[-x]", "[a-", "[x-]", "\\b"] {
+    for pattern in ["[", "a[]", "[]a]", "a[b", "a\\", "[-x]", "[a-", "[x-]", "\\p"] {
         let error = PatternSet::new(&[pattern]).unwrap_err();
         assert_eq!(error.to_string(), format!("syntax error in pattern `{pattern}`"));
     }
