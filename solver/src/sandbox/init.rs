@@ -21,7 +21,7 @@ use super::kernel::Linux;
 use super::limits::{Limit, clamp};
 use super::plan::{NetworkNamespace, Plan, Pretend, Process, Report, Skeleton};
 use super::sys::{self, Fork, Listener};
-use super::{caps, seccomp, supervisor};
+use super::{bpf, caps, seccomp, supervisor};
 use crate::causes::chain;
 use crate::worker::wire;
 
@@ -246,7 +246,7 @@ pub(super) fn bound(process: &Process) -> Result<(), InitError> {
         }
     }
     if process.filtered {
-        let filter = seccomp::filter(seccomp::Arch::HERE, process.caps);
+        let filter = seccomp::filter(bpf::Arch::HERE, process.caps);
         sys::install_filter(&filter, Listener::None)
             .map_err(call("install the system call filter"))?;
     }

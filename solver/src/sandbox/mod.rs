@@ -29,6 +29,8 @@
 //! the only file with `unsafe`) are apart.
 
 pub mod apply;
+mod asked;
+pub mod bpf;
 mod cache;
 pub mod caps;
 pub mod cgroup;

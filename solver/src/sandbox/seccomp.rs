@@ -10,31 +10,13 @@
 //! ranges: some ten comparisons, which the kernel runs only once per number where the answer does
 //! not depend on arguments.
 
+use super::bpf::{
+    ALLOW, Arch, FORBID, KILL_PROCESS, SUCCEED, UNKNOWN, X32_BIT, and, arg, by_interface, if_any,
+    if_at_least, load, one_of, ret, skip,
+};
 use super::caps;
 use super::seccomp_table::{Rule, TABLE, X};
 use super::sys::Instruction;
-
-/// A processor architecture that we run on.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Arch {
-    /// x86-64, with i386 and x32 beside it.
-    X86_64,
-    /// 64-bit Arm, with 32-bit Arm beside it.
-    Aarch64,
-}
-
-impl Arch {
-    /// The one this program is built for.
-    pub const HERE: Self = if cfg!(target_arch = "aarch64") { Self::Aarch64 } else { Self::X86_64 };
-
-    /// What the kernel calls the interfaces (`AUDIT_ARCH_*`), with their columns in the table.
-    const fn interfaces(self) -> [(u32, usize); 2] {
-        match self {
-            Self::X86_64 => [(0xc000_003e, 0), (0x4000_0003, 1)],
-            Self::Aarch64 => [(0xc000_00b7, 2), (0x4000_0028, 3)],
-        }
-    }
-}
 
 /// What a range of call numbers gets.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -44,19 +26,6 @@ enum Verdict {
     Socket,
     Personality,
 }
-
-const ALLOW: u32 = 0x7fff_0000;
-const KILL_PROCESS: u32 = 0x8000_0000;
-const SUCCEED: u32 = errno(0);
-const FORBID: u32 = errno(libc::EPERM as u32);
-const UNKNOWN: u32 = errno(libc::ENOSYS as u32);
-
-const fn errno(number: u32) -> u32 {
-    0x0005_0000 | number
-}
-
-/// Set in the number of an x32 call.
-const X32_BIT: u32 = 0x4000_0000;
 
 /// Numbers that only x32 uses, without `kexec_load` (528) and `move_pages` (533).
 const X32_ONLY: [(u32, u32); 3] = [(512, 527), (529, 532), (534, 547)];
@@ -71,27 +40,25 @@ const FAMILIES: [u32; 2] = [38, 40];
 /// Execution domains: Linux, Linux with 32-bit addresses, with the 3 GB limit, and the question.
 const PERSONALITIES: [u32; 5] = [0, 8, 0x0002_0000, 0x0002_0008, u32::MAX];
 
-/// Offsets in the kernel's `struct seccomp_data`: number, architecture, arguments (low halves).
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARG0: u32 = 16;
+/// The columns of the table for the own interface and the 32-bit one.
+const fn columns(arch: Arch) -> [usize; 2] {
+    match arch {
+        Arch::X86_64 => [0, 1],
+        Arch::Aarch64 => [2, 3],
+    }
+}
 
 /// The filter of a process that may have capabilities `caps`.
 pub fn filter(arch: Arch, caps: u64) -> Vec<Instruction> {
-    let mut program = vec![load(ARCH)];
-    for (audit, column) in arch.interfaces() {
-        let mut body = vec![load(NUMBER)];
+    let part = |column| {
+        let mut body = tree(&ranges(column, caps));
         if column == 0 {
-            body.push(op(0x54, !X32_BIT)); // A &= K
+            body.insert(0, and(!X32_BIT));
         }
-        body.extend(tree(&ranges(column, caps)));
-        // Skip this interface's part if the call came by another.
-        program.push(jump(0x15, audit, 1, 0)); // if A == K
-        program.push(op(0x05, length(&body))); // skip K
-        program.extend(body);
-    }
-    program.push(ret(KILL_PROCESS));
-    program
+        body
+    };
+    let ([wide, narrow], columns) = (arch.audit(), columns(arch));
+    by_interface([(wide, part(columns[0])), (narrow, part(columns[1]))], KILL_PROCESS)
 }
 
 /// The verdicts in order of call numbers: each holds from its number to the next one's.
@@ -159,8 +126,8 @@ fn tree(ranges: &[(u32, Verdict)]) -> Vec<Instruction> {
     let (low, high) = (tree(low), tree(high));
     let mut program = vec![];
     match u8::try_from(low.len()) {
-        Ok(skip) => program.push(jump(0x35, *first, skip, 0)), // if A >= K
-        Err(_) => program.extend([jump(0x35, *first, 0, 1), op(0x05, length(&low))]),
+        Ok(length) => program.push(if_at_least(*first, length, 0)),
+        Err(_) => program.extend([if_at_least(*first, 0, 1), skip(&low)]),
     }
     program.extend(low);
     program.extend(high);
@@ -171,73 +138,20 @@ fn leaf(verdict: &Verdict) -> Vec<Instruction> {
     match verdict {
         Verdict::Return(value) => vec![ret(*value)],
         Verdict::Clone => {
-            vec![load(ARG0), jump(0x45, CLONE_NEW, 1, 0), ret(ALLOW), ret(FORBID)] // if A & K
+            vec![load(arg(0)), if_any(CLONE_NEW, 1, 0), ret(ALLOW), ret(FORBID)]
         }
         Verdict::Socket => one_of(&FAMILIES, FORBID, ALLOW),
         Verdict::Personality => one_of(&PERSONALITIES, ALLOW, FORBID),
     }
 }
 
-/// `yes` if the first argument is among `values`, else `no`.
-fn one_of(values: &[u32], yes: u32, no: u32) -> Vec<Instruction> {
-    let mut program = vec![load(ARG0)];
-    for (index, &value) in values.iter().enumerate() {
-        let rest = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
-        program.push(jump(0x15, value, rest, 0));
-    }
-    program.extend([ret(no), ret(yes)]);
-    program
-}
-
-fn load(offset: u32) -> Instruction {
-    op(0x20, offset)
-}
-
-fn ret(value: u32) -> Instruction {
-    op(0x06, value)
-}
-
-fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
-}
-
-fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code, jt, jf, k }
-}
-
-fn length(program: &[Instruction]) -> u32 {
-    u32::try_from(program.len()).unwrap_or(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::bpf;
 
-    /// Runs the program as the kernel would.
-    fn run(program: &[Instruction], arch: u32, number: u32, arg0: u32) -> u32 {
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let Instruction { code, jt, jf, k } = program[at];
-            at += 1;
-            let take = |yes: bool| usize::from(if yes { jt } else { jf });
-            match code {
-                0x20 => {
-                    a = match k {
-                        NUMBER => number,
-                        ARCH => arch,
-                        ARG0 => arg0,
-                        other => panic!("a load from {other}"),
-                    }
-                }
-                0x54 => a &= k,
-                0x05 => at += k as usize,
-                0x15 => at += take(a == k),
-                0x35 => at += take(a >= k),
-                0x45 => at += take(a & k != 0),
-                0x06 => return k,
-                other => panic!("instruction {other:#x}"),
-            }
-        }
+    fn run(program: &[Instruction], audit: u32, number: u32, arg0: u32) -> u32 {
+        bpf::run(program, audit, number, [arg0, 0, 0, 0])
     }
 
     const X64: u32 = 0xc000_003e;
@@ -250,7 +164,7 @@ mod tests {
             for set in [caps::SANDBOX, caps::ALL, 0] {
                 let program = filter(arch, set);
                 assert!(program.len() < 4096, "the kernel's limit");
-                for (audit, column) in arch.interfaces() {
+                for (audit, column) in arch.audit().into_iter().zip(columns(arch)) {
                     for number in 0..700 {
                         let got = run(&program, audit, number, 0);
                         let row = TABLE.iter().find(|it| it.2[column] == number);

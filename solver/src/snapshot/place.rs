@@ -140,8 +140,9 @@ impl Placer {
         rustix::fs::utimensat(dir, name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
     }
 
-    /// Makes what is neither a file, a directory nor a hard link. Where the host refuses a device
-    /// an empty file takes its place. `owners` gets what cannot be recorded on the inode.
+    /// Makes what is neither a file, a directory nor a hard link. In a layer an empty file takes a
+    /// device's place; a caller's own gets the node, if the host lets it. `owners` gets what cannot
+    /// be recorded on the inode.
     pub(crate) fn make_other(
         &self,
         dir: BorrowedFd<'_>,
@@ -153,13 +154,17 @@ impl Placer {
             Kind::Whiteout => return self.white_out(dir, name),
             Kind::Symlink { target } => rustix::fs::symlinkat(&target[..], dir, name)?,
             Kind::Fifo => self.make_node(dir, name, entry, FileType::Fifo, 0)?,
+            Kind::Char { major, minor } if self.owners == Owners::Dropped => {
+                let device = makedev(*major, *minor);
+                self.make_node(dir, name, entry, FileType::CharacterDevice, device)?;
+            }
+            Kind::Block { major, minor } if self.owners == Owners::Dropped => {
+                let device = makedev(*major, *minor);
+                self.make_node(dir, name, entry, FileType::BlockDevice, device)?;
+            }
+            // A step of the rung without namespaces could open the host's.
             Kind::Char { .. } | Kind::Block { .. } => {
-                if !self.make_device(dir, name, entry)? {
-                    if self.owners == Owners::Dropped {
-                        return Err(Errno::PERM);
-                    }
-                    return self.finish_file(&self.create_file(dir, name, entry)?, entry);
-                }
+                return self.finish_file(&self.create_file(dir, name, entry)?, entry);
             }
             Kind::File { .. } | Kind::Dir { .. } | Kind::Hardlink { .. } => {
                 return Err(Errno::INVAL);
@@ -196,28 +201,6 @@ impl Placer {
             // On an overlay, which cannot be below another's upper anyway: the listing knows.
             Err(Errno::PERM | Errno::OPNOTSUPP) => Ok(()),
             result => result,
-        }
-    }
-
-    /// Whether the host has made the device: nobody but root of the first user namespace may.
-    fn make_device(&self, dir: BorrowedFd<'_>, name: &[u8], entry: &Entry) -> Result<bool, Errno> {
-        let (kind, device) = match entry.kind {
-            Kind::Char { major, minor } => (FileType::CharacterDevice, makedev(major, minor)),
-            Kind::Block { major, minor } => (FileType::BlockDevice, makedev(major, minor)),
-            Kind::File { .. }
-            | Kind::Dir { .. }
-            | Kind::Symlink { .. }
-            | Kind::Hardlink { .. }
-            | Kind::Fifo
-            | Kind::Whiteout => return Err(Errno::INVAL),
-        };
-        // Device 0/0 is a whiteout to overlay: an image cannot have it.
-        if device == 0 && self.conventions {
-            return Ok(false);
-        }
-        match self.make_node(dir, name, entry, kind, device) {
-            Err(Errno::PERM) => Ok(false),
-            result => result.map(|()| true),
         }
     }
 

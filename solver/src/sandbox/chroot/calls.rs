@@ -4,7 +4,10 @@
 //! the kernel: not what is open already, nor what is found from an open directory, nor what makes a
 //! new file, nor what looks at a link itself.
 
-use crate::sandbox::seccomp::Arch;
+use crate::sandbox::bpf::{
+    ALLOW, Arch, FORBID, NOTIFY, UNKNOWN, X32_BIT, and, arg, by_interface, errno, if_any, if_equal,
+    load, one_of, ret,
+};
 use crate::sandbox::sys::Instruction;
 
 use super::fence::Reach;
@@ -94,15 +97,7 @@ const fn old() -> Vec<(i64, Call)> {
     Vec::new()
 }
 
-const ALLOW: u32 = 0x7fff_0000;
-const NOTIFY: u32 = 0x7fc0_0000;
-const FORBID: u32 = errno(libc::EPERM as u32);
-const UNKNOWN: u32 = errno(libc::ENOSYS as u32);
 const NO_FAMILY: u32 = errno(libc::EAFNOSUPPORT as u32);
-
-const fn errno(number: u32) -> u32 {
-    0x0005_0000 | number
-}
 
 /// `O_CREAT | O_EXCL`: makes a file or fails.
 const NEW: u32 = 0o300;
@@ -117,19 +112,6 @@ const BLOCK_DEVICE: u32 = 0o6_0000;
 
 /// Address families that lead to other machines: IPv4, IPv6, the kernel's own (16), packets.
 const FAMILIES: [u32; 4] = [2, 10, 16, 17];
-
-/// Offsets in the kernel's `struct seccomp_data`.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARG0: u32 = 16;
-
-/// The audit numbers of the native interface and the 32-bit one.
-const fn interfaces(arch: Arch) -> (u32, u32) {
-    match arch {
-        Arch::X86_64 => (0xc000_003e, 0x4000_0003),
-        Arch::Aarch64 => (0xc000_00b7, 0x4000_0028),
-    }
-}
 
 /// Calls of the 32-bit interfaces about other processes: `prlimit64`, `sched_set*`, `setpriority`,
 /// `ioprio_set`. Nobody is asked: they are for the caller itself, or fail.
@@ -151,41 +133,38 @@ const fn narrow_sockets(arch: Arch) -> [u32; 2] {
 /// The filter of a step. `listens` is whether there is somebody to ask; `network` whether it may
 /// talk to other machines.
 pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruction> {
-    let (native_arch, narrow_arch) = interfaces(Arch::HERE);
-    let mut body = vec![load(NUMBER)];
+    let mut own = Vec::new();
     if Arch::HERE == Arch::X86_64 {
         // x32: a step has no use for it, and the numbers would be others.
-        body.extend([jump(0x45, 0x4000_0000, 0, 1), ret(UNKNOWN)]);
+        own.extend([if_any(X32_BIT, 0, 1), ret(UNKNOWN)]);
     }
     let mut add = |number: i64, answer: Vec<Instruction>| {
         if let (Ok(number), Ok(skip)) = (u32::try_from(number), u8::try_from(answer.len())) {
-            body.push(jump(0x15, number, 0, skip));
-            body.extend(answer);
+            own.push(if_equal(number, 0, skip));
+            own.extend(answer);
         }
     };
     for (number, call) in native(reach) {
         add(number, verdict(call, listens));
     }
     if !network {
-        add(libc::SYS_socket, one_of(&FAMILIES, NO_FAMILY));
+        add(libc::SYS_socket, one_of(&FAMILIES, NO_FAMILY, ALLOW));
     }
-    body.push(ret(ALLOW));
+    own.push(ret(ALLOW));
 
-    let mut program = vec![load(ARCH), jump(0x15, native_arch, 1, 0)];
-    program.push(op(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX)));
-    program.extend(body);
-    program.extend([jump(0x15, narrow_arch, 1, 0), ret(ALLOW), load(NUMBER)]);
+    let mut other = Vec::new();
     for (number, pid) in narrow(Arch::HERE) {
-        program.extend([jump(0x15, number, 0, 4), load(arg(pid)), jump(0x15, 0, 0, 1)]);
-        program.extend([ret(ALLOW), ret(FORBID)]);
+        other.extend([if_equal(number, 0, 4), load(arg(pid)), if_equal(0, 0, 1)]);
+        other.extend([ret(ALLOW), ret(FORBID)]);
     }
     if !network {
         for number in narrow_sockets(Arch::HERE) {
-            program.extend([jump(0x15, number, 0, 1), ret(NO_FAMILY)]);
+            other.extend([if_equal(number, 0, 1), ret(NO_FAMILY)]);
         }
     }
-    program.push(ret(ALLOW));
-    program
+    other.push(ret(ALLOW));
+    let [own_audit, other_audit] = Arch::HERE.audit();
+    by_interface([(own_audit, own), (other_audit, other)], ALLOW)
 }
 
 /// What becomes of a call; the program ends with it.
@@ -193,16 +172,16 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
     let ask = if listens { NOTIFY } else { ALLOW };
     let here = |dir: Option<usize>| -> Vec<Instruction> {
         let cwd = libc::AT_FDCWD.cast_unsigned();
-        dir.map_or_else(Vec::new, |dir| vec![load(arg(dir)), jump(0x15, cwd, 1, 0), ret(ALLOW)])
+        dir.map_or_else(Vec::new, |dir| vec![load(arg(dir)), if_equal(cwd, 1, 0), ret(ALLOW)])
     };
     let followed = |mut program: Vec<Instruction>, flags: usize| {
-        program.extend([load(arg(flags)), jump(0x45, ITSELF, 0, 1), ret(ALLOW), ret(ask)]);
+        program.extend([load(arg(flags)), if_any(ITSELF, 0, 1), ret(ALLOW), ret(ask)]);
         program
     };
     match call {
         Call::Open { dir, flags, .. } => {
             let mut program = here(dir);
-            program.extend([load(arg(flags)), op(0x54, NEW), jump(0x15, NEW, 0, 1)]); // A &= K
+            program.extend([load(arg(flags)), and(NEW), if_equal(NEW, 0, 1)]);
             program.extend([ret(ALLOW), ret(ask)]);
             program
         }
@@ -217,9 +196,9 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
         }
         Call::MakeNode { path, .. } => vec![
             load(arg(path + 1)),
-            op(0x54, KIND), // A &= K
-            jump(0x15, CHARACTER_DEVICE, 2, 0),
-            jump(0x15, BLOCK_DEVICE, 1, 0),
+            and(KIND),
+            if_equal(CHARACTER_DEVICE, 2, 0),
+            if_equal(BLOCK_DEVICE, 1, 0),
             ret(ALLOW),
             ret(ask),
         ],
@@ -232,75 +211,23 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
 /// What is about another process is asked about, or refused where nobody can be asked.
 fn about(pid: usize, listens: bool) -> Vec<Instruction> {
     let other = if listens { NOTIFY } else { FORBID };
-    vec![load(arg(pid)), jump(0x15, 0, 0, 1), ret(ALLOW), ret(other)]
-}
-
-/// `yes` if the first argument is among `values`; otherwise the call is allowed.
-fn one_of(values: &[u32], yes: u32) -> Vec<Instruction> {
-    let mut program = vec![load(ARG0)];
-    for (index, &value) in values.iter().enumerate() {
-        let rest = u8::try_from(values.len() - index).unwrap_or(u8::MAX);
-        program.push(jump(0x15, value, rest, 0));
-    }
-    program.extend([ret(ALLOW), ret(yes)]);
-    program
-}
-
-/// Offset of the low half of an argument, on the little-endian machines that we run on.
-fn arg(index: usize) -> u32 {
-    ARG0 + 8 * u32::try_from(index).unwrap_or(0)
-}
-
-const fn load(offset: u32) -> Instruction {
-    op(0x20, offset)
-}
-
-const fn ret(value: u32) -> Instruction {
-    op(0x06, value)
-}
-
-const fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
-}
-
-const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code, jt, jf, k }
+    vec![load(arg(pid)), if_equal(0, 0, 1), ret(ALLOW), ret(other)]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sandbox::bpf;
 
-    /// Runs the program as the kernel would.
-    fn run(program: &[Instruction], arch: u32, number: i64, args: [u32; 4]) -> u32 {
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let Instruction { code, jt, jf, k } = program[at];
-            at += 1;
-            let take = |yes: bool| usize::from(if yes { jt } else { jf });
-            match code {
-                0x20 => {
-                    a = match k {
-                        NUMBER => u32::try_from(number).unwrap(),
-                        ARCH => arch,
-                        offset => args[(offset as usize - 16) / 8],
-                    }
-                }
-                0x54 => a &= k,
-                0x05 => at += k as usize,
-                0x15 => at += take(a == k),
-                0x45 => at += take(a & k != 0),
-                0x06 => return k,
-                other => panic!("instruction {other:#x}"),
-            }
-        }
+    fn run(program: &[Instruction], audit: u32, number: i64, args: [u32; 4]) -> u32 {
+        bpf::run(program, audit, u32::try_from(number).unwrap(), args)
     }
 
     const HERE: u32 = libc::AT_FDCWD.cast_unsigned();
 
     #[test]
     fn asks_about_what_can_be_a_file_of_the_kernel() {
-        let (arch, _) = interfaces(Arch::HERE);
+        let [arch, _] = Arch::HERE.audit();
         let program = filter(Reach::Step, true, true);
         let run = |number, args| run(&program, arch, number, args);
         assert_eq!(run(libc::SYS_openat, [HERE, 0, 0, 0]), NOTIFY);
@@ -322,7 +249,7 @@ mod tests {
 
     #[test]
     fn other_processes_are_asked_about() {
-        let (arch, narrow) = interfaces(Arch::HERE);
+        let [arch, narrow] = Arch::HERE.audit();
         let program = filter(Reach::Step, true, true);
         assert_eq!(run(&program, arch, libc::SYS_prlimit64, [0; 4]), ALLOW);
         assert_eq!(run(&program, arch, libc::SYS_prlimit64, [5, 0, 0, 0]), NOTIFY);
@@ -339,7 +266,7 @@ mod tests {
 
     #[test]
     fn without_a_network_sockets_have_paths() {
-        let (arch, narrow) = interfaces(Arch::HERE);
+        let [arch, narrow] = Arch::HERE.audit();
         let program = filter(Reach::Step, true, false);
         assert_eq!(run(&program, arch, libc::SYS_socket, [1, 0, 0, 0]), ALLOW);
         for family in FAMILIES {

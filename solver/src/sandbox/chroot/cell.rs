@@ -26,7 +26,7 @@ use super::serve::{Served, Server, memory};
 use crate::sandbox::init::{self, InitError};
 use crate::sandbox::plan::{Process, Report};
 use crate::sandbox::sys::{self, Ended, Fork, Listener};
-use crate::sandbox::{caps, cgroup, seccomp};
+use crate::sandbox::{bpf, caps, cgroup, seccomp};
 use crate::worker::wire::{self, WireError};
 
 /// Exit status of a keeper that could not do its work; the worker hears why by message.
@@ -218,7 +218,7 @@ fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<(), Report
         let _ = rustix::thread::remove_capability_from_bounding_set(one);
     }
     if cell.process.filtered {
-        let filter = seccomp::filter(seccomp::Arch::HERE, caps);
+        let filter = seccomp::filter(bpf::Arch::HERE, caps);
         sys::install_filter(&filter, Listener::None)
             .map_err(failed("install the system call filter"))?;
     }

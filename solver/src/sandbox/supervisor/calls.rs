@@ -1,6 +1,6 @@
 //! The calls that a supervisor answers, by name; their numbers are in the table of all calls. Pure.
 
-use crate::sandbox::seccomp::Arch;
+use crate::sandbox::bpf::Arch;
 use crate::sandbox::seccomp_table::{TABLE, X};
 
 /// What a call is about, and where in its arguments things are.

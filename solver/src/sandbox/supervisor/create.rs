@@ -5,10 +5,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::Supervisor;
 use super::calls::Name;
 use super::ids::Ids;
 use super::tracee::{self, id};
-use super::{Outcome, Reply, Stop, Supervisor, leave};
+use crate::sandbox::asked::{Answer, Reply, Stop, leave};
 use crate::sandbox::sys::Notification;
 use crate::snapshot::owner::Meta;
 
@@ -57,7 +58,7 @@ impl Supervisor {
         self.write(fd, meta)
     }
 
-    pub(super) fn make_dir(&mut self, call: &Notification, at: Name) -> Outcome {
+    pub(super) fn make_dir(&mut self, call: &Notification, at: Name) -> Answer {
         let (parent, name) = self.parent(call, at, true)?;
         let heir = self.heir(call.pid, parent.as_fd())?;
         if heir.is_root() && !heir.set_group {
@@ -69,7 +70,7 @@ impl Supervisor {
         self.adopt_name(&parent, &name, heir)
     }
 
-    pub(super) fn make_link(&mut self, call: &Notification, at: Name) -> Outcome {
+    pub(super) fn make_link(&mut self, call: &Notification, at: Name) -> Answer {
         let (parent, name) = self.parent(call, at, false)?;
         let heir = self.heir(call.pid, parent.as_fd())?;
         if heir.is_root() {
@@ -81,7 +82,7 @@ impl Supervisor {
         self.adopt_name(&parent, &name, heir)
     }
 
-    pub(super) fn make_node(&mut self, call: &Notification, at: Name) -> Outcome {
+    pub(super) fn make_node(&mut self, call: &Notification, at: Name) -> Answer {
         let (wanted, device) = (id(call.args[at.1 + 1]), call.args[at.1 + 2]);
         let file_type = FileType::from_raw_mode(wanted);
         let is_device = match file_type {
@@ -130,7 +131,7 @@ impl Supervisor {
         Err(Stop::Failed(if there { Errno::EXIST } else { Errno::ACCESS }))
     }
 
-    fn adopt_name(&mut self, parent: &OwnedFd, name: &[u8], heir: Heir) -> Outcome {
+    fn adopt_name(&mut self, parent: &OwnedFd, name: &[u8], heir: Heir) -> Answer {
         let path = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let new = openat(parent, name, path, Mode::empty())?;
         self.adopt(new.as_fd(), heir)?;

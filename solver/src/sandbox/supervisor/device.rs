@@ -5,8 +5,9 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, openat};
 use rustix::io::Errno;
 
+use super::Supervisor;
 use super::tracee::id;
-use super::{Outcome, Reply, Stop, Supervisor};
+use crate::sandbox::asked::{Answer, Reply, Stop};
 use crate::sandbox::caps::{has, number};
 use crate::sandbox::sys::Notification;
 use crate::snapshot::owner::Meta;
@@ -24,7 +25,7 @@ impl Supervisor {
         &mut self,
         call: &Notification,
         (dir, path): (Option<usize>, usize),
-    ) -> Outcome {
+    ) -> Answer {
         let (wanted, device) = (id(call.args[path + 1]), call.args[path + 2]);
         let file_type = FileType::from_raw_mode(wanted);
         // 0/0 is overlay's whiteout: the kernel decides.

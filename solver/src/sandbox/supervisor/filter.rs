@@ -2,37 +2,26 @@
 
 use super::calls::{Interface, Topic, calls};
 use super::people::CARRIER;
+use crate::sandbox::bpf::{
+    ALLOW, Arch, NOTIFY, SUCCEED, UNKNOWN, X32_BIT, and, arg, by_interface, if_any, if_equal, load,
+    ret,
+};
 use crate::sandbox::plan::Pretend;
-use crate::sandbox::seccomp::Arch;
 use crate::sandbox::sys::Instruction;
 
 /// The bits of a type in a mode that character and block devices have in common, and no other.
 const DEVICE_MASK: u32 = 0o130_000;
 const DEVICE: u32 = 0o020_000;
 
-const ALLOW: u32 = 0x7fff_0000;
-const NOTIFY: u32 = 0x7fc0_0000;
-const SUCCEED: u32 = 0x0005_0000;
-const UNKNOWN: u32 = SUCCEED | libc::ENOSYS as u32;
-
 /// `PR_SET_KEEPCAPS`.
 const KEEP_CAPS: u32 = 8;
 
-/// Offsets in the kernel's `struct seccomp_data`.
-const NUMBER: u32 = 0;
-const ARCH: u32 = 4;
-const ARG0: u32 = 16;
-
-/// Set in the number of an x32 call.
-const X32_BIT: u32 = 0x4000_0000;
-
 /// The kernel's number of an interface of this machine (`AUDIT_ARCH_*`).
 pub(super) const fn audit(interface: Interface) -> u32 {
-    match (Arch::HERE, interface) {
-        (Arch::X86_64, Interface::Wide) => 0xc000_003e,
-        (Arch::X86_64, Interface::Narrow) => 0x4000_0003,
-        (Arch::Aarch64, Interface::Wide) => 0xc000_00b7,
-        (Arch::Aarch64, Interface::Narrow) => 0x4000_0028,
+    let [wide, narrow] = Arch::HERE.audit();
+    match interface {
+        Interface::Wide => wide,
+        Interface::Narrow => narrow,
     }
 }
 
@@ -44,7 +33,7 @@ pub(crate) fn filter(pretend: Pretend) -> Vec<Instruction> {
         | (Pretend::Ids, Topic::Identity | Topic::Node(_) | Topic::Other) => vec![ret(NOTIFY)],
         (Pretend::Ids, Topic::Peer) => peer(),
         (Pretend::Ids, Topic::Keep) => {
-            vec![load(arg(0)), jump(0x15, KEEP_CAPS, 0, 1), ret(NOTIFY), ret(ALLOW)]
+            vec![load(arg(0)), if_equal(KEEP_CAPS, 0, 1), ret(NOTIFY), ret(ALLOW)]
         }
         (Pretend::Ids, Topic::Limit(resource, new)) => limit(resource, new),
         (Pretend::Devices | Pretend::NewDevices, Topic::Node(mode)) => node(mode),
@@ -81,101 +70,53 @@ pub(crate) fn filter_unanswered() -> Vec<Instruction> {
 
 /// Asks if the mode is a device's.
 fn node(mode: usize) -> Vec<Instruction> {
-    let masked = op(0x54, DEVICE_MASK); // A &= K
-    vec![load(arg(mode)), masked, jump(0x15, DEVICE, 0, 1), ret(NOTIFY), ret(ALLOW)]
+    let masked = and(DEVICE_MASK);
+    vec![load(arg(mode)), masked, if_equal(DEVICE, 0, 1), ret(NOTIFY), ret(ALLOW)]
 }
 
 /// Asks if it is `SO_PEERCRED` of `SOL_SOCKET`.
 fn peer() -> Vec<Instruction> {
     let (level, name) = (libc::SOL_SOCKET.cast_unsigned(), libc::SO_PEERCRED.cast_unsigned());
-    let level = [load(arg(1)), jump(0x15, level, 0, 3)];
-    [&level[..], &[load(arg(2)), jump(0x15, name, 0, 1), ret(NOTIFY), ret(ALLOW)]].concat()
+    let level = [load(arg(1)), if_equal(level, 0, 3)];
+    [&level[..], &[load(arg(2)), if_equal(name, 0, 1), ret(NOTIFY), ret(ALLOW)]].concat()
 }
 
 /// The limit that says who a process is changes without effect.
 fn limit(resource: usize, new: usize) -> Vec<Instruction> {
-    let resource = [load(arg(resource)), jump(0x15, CARRIER, 0, 3)];
-    [&resource[..], &[load(arg(new)), jump(0x15, 0, 1, 0), ret(SUCCEED), ret(ALLOW)]].concat()
+    let resource = [load(arg(resource)), if_equal(CARRIER, 0, 3)];
+    [&resource[..], &[load(arg(new)), if_equal(0, 1, 0), ret(SUCCEED), ret(ALLOW)]].concat()
 }
 
 /// A program that gives the calls of each interface their verdicts, and lets all others through.
 fn program(verdict: impl Fn(Topic) -> Vec<Instruction>) -> Vec<Instruction> {
-    let mut program = vec![load(ARCH)];
-    for interface in [Interface::Wide, Interface::Narrow] {
-        let mut body = vec![load(NUMBER)];
+    let part = |interface| {
+        let mut body = Vec::new();
         if (Arch::HERE, interface) == (Arch::X86_64, Interface::Wide) {
             // x32: a step has no use for it, and the numbers would be others.
-            body.extend([jump(0x45, X32_BIT, 0, 1), ret(UNKNOWN)]);
+            body.extend([if_any(X32_BIT, 0, 1), ret(UNKNOWN)]);
         }
         for (number, call) in calls(interface) {
             let answer = verdict(call.topic());
             match u8::try_from(answer.len()) {
                 Ok(0) | Err(_) => {}
-                Ok(skip) => body.push(jump(0x15, number, 0, skip)),
+                Ok(skip) => body.push(if_equal(number, 0, skip)),
             }
             body.extend(answer);
         }
         body.push(ret(ALLOW));
-        program.push(jump(0x15, audit(interface), 1, 0));
-        program.push(op(0x05, u32::try_from(body.len()).unwrap_or(u32::MAX)));
-        program.extend(body);
-    }
-    program.push(ret(ALLOW));
-    program
-}
-
-/// Offset of the low half of an argument, on the little-endian machines that we run on.
-fn arg(index: usize) -> u32 {
-    ARG0 + 8 * u32::try_from(index).unwrap_or(0)
-}
-
-const fn load(offset: u32) -> Instruction {
-    op(0x20, offset)
-}
-
-const fn ret(value: u32) -> Instruction {
-    op(0x06, value)
-}
-
-const fn op(code: u16, k: u32) -> Instruction {
-    Instruction { code, jt: 0, jf: 0, k }
-}
-
-const fn jump(code: u16, k: u32, jt: u8, jf: u8) -> Instruction {
-    Instruction { code, jt, jf, k }
+        (audit(interface), body)
+    };
+    by_interface([Interface::Wide, Interface::Narrow].map(part), ALLOW)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::calls::Call;
     use super::*;
+    use crate::sandbox::bpf;
 
-    /// Runs the program as the kernel would.
-    fn run(program: &[Instruction], arch: u32, number: u32, args: [u32; 3]) -> u32 {
-        let (mut at, mut a) = (0, 0);
-        loop {
-            let Instruction { code, jt, jf, k } = program[at];
-            at += 1;
-            let take = |yes: bool| usize::from(if yes { jt } else { jf });
-            match code {
-                0x20 => {
-                    a = match k {
-                        NUMBER => number,
-                        ARCH => arch,
-                        16 => args[0],
-                        24 => args[1],
-                        32 => args[2],
-                        other => panic!("a load from {other}"),
-                    }
-                }
-                0x05 => at += k as usize,
-                0x15 => at += take(a == k),
-                0x45 => at += take(a & k != 0),
-                0x54 => a &= k,
-                0x06 => return k,
-                other => panic!("instruction {other:#x}"),
-            }
-        }
+    fn run(program: &[Instruction], audit: u32, number: u32, [a, b, c]: [u32; 3]) -> u32 {
+        bpf::run(program, audit, number, [a, b, c, 0])
     }
 
     const WIDE: u32 = audit(Interface::Wide);

@@ -40,6 +40,7 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -53,8 +54,9 @@ pub(super) use people::CARRIER;
 use self::calls::{Call, Interface};
 use self::people::People;
 use self::tracee::Tracees;
+use super::asked::{Answer, Stop, answer_next, leave};
 use super::plan::Pretend;
-use super::sys::{self, Notification, Response};
+use super::sys::{self, Notification};
 use crate::snapshot::has_devices;
 use crate::snapshot::inodes::Foreign;
 use crate::snapshot::owner::Record;
@@ -65,37 +67,6 @@ pub(super) type Inode = (u64, u64, i128);
 
 /// Records of inodes that cannot carry one themselves.
 pub(super) type Records = HashMap<Inode, Record>;
-
-/// What a call is answered with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reply {
-    /// It succeeded.
-    Value(i64),
-    /// It was answered already.
-    Sent,
-}
-
-/// Why a call is not answered with success.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stop {
-    /// There is nothing to pretend: the kernel carries it out, and says what is wrong with it.
-    Continue,
-    /// It fails.
-    Failed(Errno),
-}
-
-impl From<Errno> for Stop {
-    fn from(errno: Errno) -> Self {
-        Self::Failed(errno)
-    }
-}
-
-type Outcome = Result<Reply, Stop>;
-
-/// For `map_err` where the kernel should say what is wrong.
-fn leave<E>(_: E) -> Stop {
-    Stop::Continue
-}
 
 /// A thread that answers a step's calls.
 #[derive(Debug)]
@@ -132,7 +103,7 @@ pub(super) fn start(
 }
 
 struct Supervisor {
-    listener: OwnedFd,
+    listener: Rc<OwnedFd>,
     pretend: Pretend,
     tracees: Tracees,
     people: People,
@@ -160,7 +131,7 @@ impl Supervisor {
             Pretend::NewDevices | Pretend::Devices => (Foreign::default(), true),
         };
         Ok(Self {
-            listener,
+            listener: Rc::new(listener),
             pretend,
             tracees,
             people: People::new(),
@@ -176,20 +147,17 @@ impl Supervisor {
 
     /// Answers until nobody is left who could ask.
     fn run(&mut self) {
+        let listener = Rc::clone(&self.listener);
         loop {
-            let mut fds = [PollFd::new(&self.listener, PollFlags::IN)];
+            let mut fds = [PollFd::new(&*listener, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
             }
             let found = fds[0].revents();
             if found.contains(PollFlags::IN) {
-                match sys::receive_notification(self.listener.as_fd()) {
-                    Ok(call) => self.answer(&call),
-                    // The caller was killed before it was heard.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return,
+                if !answer_next(listener.as_fd(), |call| self.handle(call)) {
+                    return;
                 }
             } else if found.intersects(PollFlags::HUP | PollFlags::ERR) {
                 return;
@@ -203,18 +171,7 @@ impl Supervisor {
         if sys::is_waiting(self.listener.as_fd(), call.id) { Ok(()) } else { Err(Stop::Continue) }
     }
 
-    fn answer(&mut self, call: &Notification) {
-        let response = match self.handle(call) {
-            Ok(Reply::Sent) => return,
-            Ok(Reply::Value(value)) => Response::Value(value),
-            Err(Stop::Continue) => Response::Continue,
-            Err(Stop::Failed(errno)) => Response::Error(errno.raw_os_error()),
-        };
-        // A caller that was killed needs no answer.
-        drop(sys::answer_notification(self.listener.as_fd(), call.id, response));
-    }
-
-    fn handle(&mut self, call: &Notification) -> Outcome {
+    fn handle(&mut self, call: &Notification) -> Answer {
         let kind = *self.calls.get(&(call.arch, call.number)).ok_or(Stop::Continue)?;
         if !self.started {
             self.tracees.enter(call.pid).map_err(leave)?;

@@ -5,12 +5,13 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use super::Supervisor;
 use super::calls::Name;
 use super::create::Heir;
 use super::ids::Ids;
-use super::tracee::{self, id, int, split};
+use super::tracee::{self, id, split};
 use super::walk::{MAX_LINKS, READ, WRITE, is_proc, root};
-use super::{Outcome, Reply, Stop, Supervisor, leave};
+use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
 use crate::sandbox::plan::Pretend;
 use crate::sandbox::sys::{self, Notification};
 use crate::snapshot::owner::Meta;
@@ -30,13 +31,13 @@ const DEVICES: [(u32, u32, &str); 5] =
     [(1, 3, "null"), (1, 5, "zero"), (1, 7, "full"), (1, 8, "random"), (1, 9, "urandom")];
 
 impl Supervisor {
-    pub(super) fn open(&mut self, call: &Notification, at: Name, flags: u64, mode: u64) -> Outcome {
+    pub(super) fn open(&mut self, call: &Notification, at: Name, flags: u64, mode: u64) -> Answer {
         let flags = OFlags::from_bits_retain(id(flags));
         let follow = !flags.intersects(OFlags::NOFOLLOW | OFlags::EXCL);
         self.open_as(call, at, &Opening { flags, mode, follow })
     }
 
-    pub(super) fn open_how(&mut self, call: &Notification) -> Outcome {
+    pub(super) fn open_how(&mut self, call: &Notification) -> Answer {
         // flags, mode, resolve: 8 bytes each.
         let mut how = [0; 24];
         tracee::read(call.pid, call.args[2], &mut how)?;
@@ -59,7 +60,7 @@ impl Supervisor {
         self.open_as(call, (Some(0), 1), &Opening { flags, mode, follow: false })
     }
 
-    fn open_as(&mut self, call: &Notification, at: Name, opening: &Opening) -> Outcome {
+    fn open_as(&mut self, call: &Notification, at: Name, opening: &Opening) -> Answer {
         let flags = opening.flags;
         let ids = self.people.of(call.pid);
         let unnamed = flags.contains(OFlags::TMPFILE);
@@ -88,7 +89,7 @@ impl Supervisor {
         there: BorrowedFd<'_>,
         ids: &Ids,
         flags: OFlags,
-    ) -> Outcome {
+    ) -> Answer {
         if flags.contains(OFlags::PATH) {
             return Err(Stop::Continue);
         }
@@ -108,7 +109,7 @@ impl Supervisor {
     }
 
     /// What a recorded device stands for, where a step may have that.
-    fn open_device(&self, call: &Notification, meta: &Meta, flags: OFlags) -> Outcome {
+    fn open_device(&self, call: &Notification, meta: &Meta, flags: OFlags) -> Answer {
         if flags.contains(OFlags::DIRECTORY) {
             return Err(Stop::Failed(Errno::NOTDIR));
         }
@@ -130,7 +131,7 @@ impl Supervisor {
         at: Name,
         opening: &Opening,
         ids: &Ids,
-    ) -> Outcome {
+    ) -> Answer {
         let (mut parent, mut name) = self.parent(call, at, false)?;
         for _ in 0..MAX_LINKS {
             let heir = self.heir(call.pid, parent.as_fd())?;
@@ -165,7 +166,7 @@ impl Supervisor {
         (parent, name): (&OwnedFd, &[u8]),
         heir: Heir,
         opening: &Opening,
-    ) -> Outcome {
+    ) -> Answer {
         if !heir.may {
             return Err(Stop::Failed(Errno::ACCESS));
         }
@@ -189,7 +190,7 @@ impl Supervisor {
         (dir, path): Name,
         opening: &Opening,
         ids: &Ids,
-    ) -> Outcome {
+    ) -> Answer {
         let path = tracee::path(call.pid, call.args[path])?;
         let dir = dir.map_or(libc::AT_FDCWD, |index| int(call.args[index]));
         let parent = self.reach(call, ids, dir, &path, true)?;
@@ -216,13 +217,13 @@ impl Supervisor {
         file: &OwnedFd,
         heir: Heir,
         flags: OFlags,
-    ) -> Outcome {
+    ) -> Answer {
         self.adopt(file.as_fd(), heir)?;
         self.send(call, file.as_fd(), flags)
     }
 
     /// Answers a call with a descriptor.
-    pub(super) fn send(&self, call: &Notification, file: BorrowedFd<'_>, flags: OFlags) -> Outcome {
+    pub(super) fn send(&self, call: &Notification, file: BorrowedFd<'_>, flags: OFlags) -> Answer {
         let close = flags.contains(OFlags::CLOEXEC);
         let sent = sys::answer_with_descriptor(self.listener.as_fd(), call.id, file, close);
         match sent {

@@ -6,9 +6,10 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::calls::At;
-use super::tracee::{self, id, int, own_name};
+use super::tracee::{self, id, own_name};
 use super::walk::{ENTER, is_anonymous};
-use super::{Outcome, Reply, Stop, Supervisor, leave, narrow};
+use super::{Supervisor, narrow};
+use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
 use crate::sandbox::sys::{self, Notification};
 use crate::snapshot::owner::Meta;
 
@@ -21,7 +22,7 @@ const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTES: u32 = 0o010;
 
 impl Supervisor {
-    pub(super) fn stat(&self, call: &Notification, at: At, out: usize) -> Outcome {
+    pub(super) fn stat(&self, call: &Notification, at: At, out: usize) -> Answer {
         let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         if seen.record.is_none() {
@@ -36,7 +37,7 @@ impl Supervisor {
     }
 
     /// The same for a 32-bit program.
-    pub(super) fn narrow_stat(&self, call: &Notification, at: At, out: usize) -> Outcome {
+    pub(super) fn narrow_stat(&self, call: &Notification, at: At, out: usize) -> Answer {
         let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         if seen.record.is_none() {
@@ -47,7 +48,7 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
-    pub(super) fn statx(&self, call: &Notification) -> Outcome {
+    pub(super) fn statx(&self, call: &Notification) -> Answer {
         let fd = self.target(call, At::Dir { flags: Some(2) })?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         if seen.record.is_none() {
@@ -63,7 +64,7 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
-    pub(super) fn change_owner(&mut self, call: &Notification, at: At, index: usize) -> Outcome {
+    pub(super) fn change_owner(&mut self, call: &Notification, at: At, index: usize) -> Answer {
         let (uid, gid) = (id(call.args[index]), id(call.args[index + 1]));
         let fd = self.target(call, at)?;
         // What `/dev/stdout` and the like lead to has no owner of any interest to a layer.
@@ -100,7 +101,7 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
-    pub(super) fn change_mode(&mut self, call: &Notification, at: At, index: usize) -> Outcome {
+    pub(super) fn change_mode(&mut self, call: &Notification, at: At, index: usize) -> Answer {
         let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         let ids = self.people.of(call.pid);
@@ -127,7 +128,7 @@ impl Supervisor {
         call: &Notification,
         (dir, path): (Option<usize>, usize),
         flags: Option<usize>,
-    ) -> Outcome {
+    ) -> Answer {
         let ids = self.people.of(call.pid).clone();
         let (mut owner, mut group) = (None, None);
         if !ids.is_root() {

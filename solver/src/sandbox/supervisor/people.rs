@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::calls::{Get, Set};
 use super::ids::{Change, Ids};
 use super::tracee::{self, Tracees, id};
-use super::{Outcome, Reply, Stop, leave};
+use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
 use crate::sandbox::sys::{self, Notification};
 
 /// The limit that carries the number.
@@ -79,7 +79,7 @@ impl People {
     }
 
     /// setuid(2) and its relatives.
-    pub(super) fn set(&mut self, tracees: &Tracees, call: &Notification, set: Set) -> Outcome {
+    pub(super) fn set(&mut self, tracees: &Tracees, call: &Notification, set: Set) -> Answer {
         let [a, b, c, ..] = call.args.map(id);
         let ids = self.of(call.pid);
         let (old_user, old_group) = (ids.user.files, ids.group.files);
@@ -116,7 +116,7 @@ impl People {
     }
 
     /// prctl(2) with `PR_SET_KEEPCAPS`.
-    pub(super) fn keep(&mut self, call: &Notification) -> Outcome {
+    pub(super) fn keep(&mut self, call: &Notification) -> Answer {
         let ids = self.of(call.pid).clone();
         let new = Ids { keeps_capabilities: call.args[1] == 1, ..ids.clone() };
         if new != ids {
@@ -126,9 +126,9 @@ impl People {
     }
 
     /// getuid(2) and its relatives.
-    pub(super) fn get(&self, _: &Tracees, call: &Notification, get: Get) -> Outcome {
+    pub(super) fn get(&self, _: &Tracees, call: &Notification, get: Get) -> Answer {
         let ids = self.of(call.pid);
-        let three = |roles: super::ids::Roles| -> Outcome {
+        let three = |roles: super::ids::Roles| -> Answer {
             for (address, id) in call.args.iter().zip([roles.real, roles.effective, roles.saved]) {
                 tracee::write(call.pid, *address, &id.to_ne_bytes())?;
             }
@@ -147,7 +147,7 @@ impl People {
     }
 
     /// getsockopt(2) with `SO_PEERCRED`: who is at the other end.
-    pub(super) fn peer(&self, tracees: &Tracees, call: &Notification) -> Outcome {
+    pub(super) fn peer(&self, tracees: &Tracees, call: &Notification) -> Answer {
         let [fd, _, _, out, length, _] = call.args;
         let mut given = [0; 4];
         tracee::read(call.pid, length, &mut given)?;
@@ -187,8 +187,8 @@ fn groups(_: &Tracees, call: &Notification) -> Result<Vec<u32>, Stop> {
     Ok(groups)
 }
 
-fn all_groups(call: &Notification, groups: &[u32]) -> Outcome {
-    let room = tracee::int(call.args[0]);
+fn all_groups(call: &Notification, groups: &[u32]) -> Answer {
+    let room = int(call.args[0]);
     let count = i32::try_from(groups.len()).unwrap_or(i32::MAX);
     if room < 0 || (room != 0 && room < count) {
         return Err(Stop::Failed(Errno::INVAL));

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 
+use super::Supervisor;
 use super::calls::{At, Name};
 use super::ids::{Ids, Roles};
-use super::tracee::{self, int};
+use super::tracee;
 use super::walk::{ENTER, READ, WRITE};
-use super::{Outcome, Reply, Stop, Supervisor, leave};
+use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
 use crate::sandbox::sys::Notification;
 
 /// `S_ISVTX`: who owns neither the file nor the directory does not take it away.
@@ -30,7 +31,7 @@ const LIST_BYTES: usize = 65_536;
 
 impl Supervisor {
     /// access(2): by the real ids, unless asked otherwise.
-    pub(super) fn access(&self, call: &Notification, at: At, mode: usize) -> Outcome {
+    pub(super) fn access(&self, call: &Notification, at: At, mode: usize) -> Answer {
         let flags = if let At::Dir { flags: Some(index) } = at { int(call.args[index]) } else { 0 };
         let mut ids = self.people.of(call.pid).clone();
         if flags & libc::AT_EACCESS == 0 {
@@ -46,12 +47,12 @@ impl Supervisor {
     }
 
     /// unlink(2), rmdir(2).
-    pub(super) fn remove(&self, call: &Notification, name: Name) -> Outcome {
+    pub(super) fn remove(&self, call: &Notification, name: Name) -> Answer {
         self.may_take(call, name)?;
         Err(Stop::Continue)
     }
 
-    pub(super) fn rename(&self, call: &Notification, from: Name, to: Name) -> Outcome {
+    pub(super) fn rename(&self, call: &Notification, from: Name, to: Name) -> Answer {
         self.may_take(call, from)?;
         self.may_take(call, to)?;
         Err(Stop::Continue)
@@ -59,7 +60,7 @@ impl Supervisor {
 
     /// link(2): to a file of somebody else only where it can be read and written, unless the host
     /// has that otherwise.
-    pub(super) fn link(&self, call: &Notification, from: Name, to: Name) -> Outcome {
+    pub(super) fn link(&self, call: &Notification, from: Name, to: Name) -> Answer {
         self.may_take(call, to)?;
         let ids = self.people.of(call.pid);
         let path = tracee::path(call.pid, call.args[from.1])?;
@@ -97,21 +98,21 @@ impl Supervisor {
         Ok(ids.user.files == self.look(fd)?.meta.uid)
     }
 
-    pub(super) fn truncate(&self, call: &Notification) -> Outcome {
+    pub(super) fn truncate(&self, call: &Notification) -> Answer {
         let ids = self.people.of(call.pid);
         let fd = self.target(call, At::Path { follow: true })?;
         self.permit(fd.as_fd(), ids, WRITE)?;
         Err(Stop::Continue)
     }
 
-    pub(super) fn change_dir(&self, call: &Notification, at: At) -> Outcome {
+    pub(super) fn change_dir(&self, call: &Notification, at: At) -> Answer {
         let fd = self.target(call, at)?;
         self.permit(fd.as_fd(), self.people.of(call.pid), ENTER)?;
         Err(Stop::Continue)
     }
 
     /// utime(2) and its relatives: the owner sets any time, who may write sets the present one.
-    pub(super) fn times(&self, call: &Notification, at: At, times: usize) -> Outcome {
+    pub(super) fn times(&self, call: &Notification, at: At, times: usize) -> Answer {
         let ids = self.people.of(call.pid);
         let fd = self.target(call, at)?;
         if self.owns(fd.as_fd(), ids).map_err(leave)? {
@@ -126,7 +127,7 @@ impl Supervisor {
 
     /// setxattr(2), removexattr(2): nobody changes a record, and others than root only what they may
     /// write to.
-    pub(super) fn set_attribute(&self, call: &Notification, at: At, name: usize) -> Outcome {
+    pub(super) fn set_attribute(&self, call: &Notification, at: At, name: usize) -> Answer {
         let name = tracee::text(call.pid, call.args[name], NAME_BYTES)?;
         if name.starts_with(OURS) {
             return Err(Stop::Failed(Errno::PERM));
@@ -149,7 +150,7 @@ impl Supervisor {
     }
 
     /// listxattr(2): without the records.
-    pub(super) fn list_attributes(&self, call: &Notification, at: At, list: usize) -> Outcome {
+    pub(super) fn list_attributes(&self, call: &Notification, at: At, list: usize) -> Answer {
         let fd = self.target(call, at)?;
         let seen = self.look(fd.as_fd()).map_err(leave)?;
         let on_disk = super::record::stat(fd.as_fd()).map_err(leave)?;

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
+use super::Supervisor;
 use super::ids::{Ids, Roles};
-use super::{Outcome, Stop, Supervisor, leave};
+use crate::sandbox::asked::{Answer, Stop, leave};
 use crate::sandbox::sys::Notification;
 
 /// What the file's path ends with.
@@ -21,7 +22,7 @@ impl Supervisor {
         there: BorrowedFd<'_>,
         ids: &Ids,
         flags: OFlags,
-    ) -> Outcome {
+    ) -> Answer {
         let path = self.tracees.path_of(there).ok_or(Stop::Continue)?;
         let dir = path.strip_suffix(NAME).ok_or(Stop::Continue)?;
         let own = self.tracees.own_number(call.pid).ok_or(Stop::Continue)?.to_string();

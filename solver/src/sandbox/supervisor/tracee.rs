@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Stop, leave};
+use crate::sandbox::asked::{Stop, int, leave};
 
 /// Longest path that the kernel takes, with its end.
 const PATH_MAX: usize = 4096;
@@ -157,12 +157,6 @@ impl Tracees {
 /// The name of a descriptor in the supervisor's working directory.
 pub(super) fn own_name(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
-}
-
-/// The low half of an argument, as the kernel takes an `int`.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel does the same")]
-pub(super) const fn int(argument: u64) -> i32 {
-    argument as i32
 }
 
 /// The low half of an argument, as the kernel takes an id.

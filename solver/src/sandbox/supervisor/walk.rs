@@ -9,10 +9,11 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use rustix::fs::{CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 
+use super::Supervisor;
 use super::calls::{At, Name};
 use super::ids::Ids;
-use super::tracee::{self, int, split};
-use super::{Stop, Supervisor, leave};
+use super::tracee::{self, split};
+use crate::sandbox::asked::{Stop, int, leave};
 use crate::sandbox::sys::Notification;
 
 /// Permissions, as digits of a mode.

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{Access, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::{Answer, PATH, Reply, Server, Stop, Subject, int};
+use super::{PATH, Server, Subject};
+use crate::sandbox::asked::{Answer, Reply, Stop, int};
 use crate::sandbox::chroot::paths::{self, Kind, Place, Who};
 use crate::sandbox::sys::{self, Notification};
 

@@ -11,8 +11,9 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::Server;
 use super::look::BENEATH;
-use super::{Server, Stop};
+use crate::sandbox::asked::Stop;
 use crate::sandbox::chroot::paths::{self, Kind, Place, Who};
 use crate::sandbox::sys::Notification;
 

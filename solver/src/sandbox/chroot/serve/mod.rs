@@ -26,38 +26,13 @@ use super::calls::{self, Call};
 use super::fence::Reach;
 use super::paths::{self, Place, Who};
 use super::plan::{Nodes, Secret};
-use crate::sandbox::sys::{self, Notification, Response};
+use crate::sandbox::asked::{Answer, Stop, answer_next, int};
+use crate::sandbox::sys::{self, Notification};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 
 /// Bytes of a path that tell most of them from what is served.
 const START: usize = 64;
-
-/// What a call is answered with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Reply {
-    /// It succeeded.
-    Value(i64),
-    /// It was answered already.
-    Sent,
-}
-
-/// Why a call is not answered with success.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stop {
-    /// The kernel carries it out.
-    Continue,
-    /// It fails.
-    Failed(Errno),
-}
-
-impl From<Errno> for Stop {
-    fn from(errno: Errno) -> Self {
-        Self::Failed(errno)
-    }
-}
-
-type Answer = Result<Reply, Stop>;
 
 /// What a call is about.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -134,25 +109,7 @@ impl Server {
 
     /// Answers the next call. False if there will be none.
     pub(super) fn answer_next(&self) -> bool {
-        match sys::receive_notification(self.listener.as_fd()) {
-            Ok(call) => self.answer(&call),
-            // The caller was killed before it was heard.
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-        true
-    }
-
-    fn answer(&self, call: &Notification) {
-        let response = match self.handle(call) {
-            Ok(Reply::Sent) => return,
-            Ok(Reply::Value(value)) => Response::Value(value),
-            Err(Stop::Continue) => Response::Continue,
-            Err(Stop::Failed(errno)) => Response::Error(errno.raw_os_error()),
-        };
-        // A caller that was killed needs no answer.
-        drop(sys::answer_notification(self.listener.as_fd(), call.id, response));
+        answer_next(self.listener.as_fd(), |call| self.handle(call))
     }
 
     fn handle(&self, call: &Notification) -> Answer {
@@ -297,12 +254,6 @@ impl Server {
 fn path_of(fd: &OwnedFd) -> Result<Vec<u8>, Errno> {
     let name = format!("/proc/self/fd/{}", fd.as_raw_fd());
     rustix::fs::readlink(name, Vec::new()).map(std::ffi::CString::into_bytes)
-}
-
-/// The low half of an argument, as the kernel takes an `int`.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel does the same")]
-const fn int(argument: u64) -> i32 {
-    argument as i32
 }
 
 const _: () = assert!(START < PATH_MAX);

@@ -5,7 +5,8 @@ use std::os::fd::AsFd as _;
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::{Answer, PATH, Reply, Server, Stop, int};
+use super::{PATH, Server};
+use crate::sandbox::asked::{Answer, Reply, Stop, int};
 use crate::sandbox::sys::{self, Notification};
 use crate::snapshot::owner::{ATTRIBUTE, Record};
 

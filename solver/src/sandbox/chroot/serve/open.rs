@@ -5,7 +5,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Answer, PATH, Reply, Server, Stop, Subject, int};
+use super::{PATH, Server, Subject};
+use crate::sandbox::asked::{Answer, Reply, Stop, int};
 use crate::sandbox::chroot::paths::{self, Place};
 use crate::sandbox::chroot::system::{MOUNTINFO, MOUNTS};
 use crate::sandbox::sys::{self, Notification};

@@ -14,7 +14,7 @@ use nix::unistd::{Gid, Pid, Uid, setfsgid, setfsuid};
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 
-use super::{Answer, Stop};
+use crate::sandbox::asked::{Answer, Reply, Stop};
 
 /// Longest path that the kernel takes, with its end.
 pub(super) const PATH_MAX: usize = 4096;
@@ -218,7 +218,7 @@ impl Tracees {
             done = write();
         }
         match done {
-            Ok(done) if done == bytes.len() => Ok(super::Reply::Value(0)),
+            Ok(done) if done == bytes.len() => Ok(Reply::Value(0)),
             Ok(_) | Err(nix::errno::Errno::EFAULT) => Err(Stop::Failed(Errno::FAULT)),
             Err(_) => Err(Stop::Continue),
         }
