@@ -126,6 +126,22 @@ fn a_secret_is_read_and_lies_nowhere() {
 }
 
 #[test]
+fn the_network_can_be_denied() {
+    needs!(Root, Program("busybox"));
+    let (space, registry) = space();
+    let (host, port) = registry.address().split_once(':').unwrap();
+    // The registry is on this host's loopback, which is the container's.
+    let reach = format!("wget -q -O /dev/null http://{host}:{port}/v2/");
+    space.write(
+        "Dockerfile",
+        &format!(
+            "FROM @BASE@\nRUN {reach}\nRUN --network=none ! {reach} && [ $(ls /sys/class/net) = lo ]\n"
+        ),
+    );
+    space.build(&["--isolation=chroot"]).success();
+}
+
+#[test]
 fn a_cache_outlives_a_killed_build() {
     needs!(Root, Program("busybox"));
     let (space, _registry) = space();

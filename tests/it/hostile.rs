@@ -1,5 +1,4 @@
-//! What a step tries that means harm, on each rung with namespaces that this place allows (`chroot.rs` has the
-//! other one). `hostile/attacks.c` has the
+//! What a step tries that means harm, on each rung that this place allows. `hostile/attacks.c` has the
 //! attacks that need system calls; here is what is seen from outside.
 
 use std::os::linux::net::SocketAddrExt as _;
@@ -12,16 +11,17 @@ use rbuild_tests::needs;
 use rbuild_tests::registry::Registry;
 use rbuild_tests::space::TestSpace;
 
-const RUNGS: [&str; 2] = ["userns", "userns-single"];
-
 /// All that `attacks.c` tries.
-const ATTACKS: [&str; 15] = [
+const ATTACKS: [&str; 18] = [
     "read-outside",
     "write-outside",
     "chroot-escape",
     "passed-descriptor",
     "inherited-descriptors",
     "outside-processes",
+    "neighbours",
+    "signals-by-descriptor",
+    "programs",
     "visible-processes",
     "abstract-socket",
     "mounts",
@@ -33,17 +33,24 @@ const ATTACKS: [&str; 15] = [
     "racing-pointers",
 ];
 
-/// A place, and the rungs that it allows.
-fn places() -> (TestSpace, Registry, Vec<&'static str>) {
-    let (space, registry) = TestSpace::with_busybox();
-    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
-    let allowed = |rung: &&str| {
-        // 3: the host refuses; 2: no such rung.
-        !matches!(space.build(&[&format!("--isolation={rung}")]).code, Some(2 | 3))
+/// Places, and the rungs that they allow: an ordinary user's, and root's.
+fn places() -> Vec<(TestSpace, Registry, Vec<&'static str>)> {
+    let mut places = Vec::new();
+    let mut add = |(space, registry): (TestSpace, Registry), rungs: &[&'static str]| {
+        space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+        let allowed = |rung: &&&str| {
+            // 3: the host refuses; 2: no such rung.
+            !matches!(space.build(&[&format!("--isolation={rung}")]).code, Some(2 | 3))
+        };
+        let rungs: Vec<_> = rungs.iter().filter(allowed).copied().collect();
+        if !rungs.is_empty() {
+            places.push((space, registry, rungs));
+        }
     };
-    let rungs: Vec<_> = RUNGS.into_iter().filter(allowed).collect();
-    assert!(!rungs.is_empty(), "no rung works here");
-    (space, registry, rungs)
+    add(TestSpace::with_busybox(), &["userns", "userns-single"]);
+    add(TestSpace::own_with_busybox(), &["chroot"]);
+    assert!(!places.is_empty(), "no rung works here");
+    places
 }
 
 /// Compiles the attacks into the context.
@@ -85,118 +92,127 @@ fn runs(word: &str) -> bool {
 #[test]
 fn no_attack_gets_out_of_the_step() {
     needs!(Ids, Program("busybox"), Program("gcc"));
-    let (space, _registry, rungs) = places();
-    compile(&space);
-    // Everybody may read and write it, who can reach it.
-    space.write_bytes("outside/marker", b"outside");
-    let outside = space.path("outside");
-    std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let marker = outside.join("marker");
-    std::fs::set_permissions(&marker, std::fs::Permissions::from_mode(0o666)).unwrap();
-    let before = listing(&outside);
-    let own = std::process::id();
-    let name = format!("rbuild-hostile-{own}");
-    let _socket = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+    for (space, _registry, rungs) in &places() {
+        compile(space);
+        // Everybody may read and write it, who can reach it.
+        space.write_bytes("outside/marker", b"outside");
+        let outside = space.path("outside");
+        std::fs::set_permissions(&outside, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let marker = outside.join("marker");
+        std::fs::set_permissions(&marker, std::fs::Permissions::from_mode(0o666)).unwrap();
+        let before = listing(&outside);
+        let own = std::process::id();
+        let name = format!("rbuild-hostile-{own}");
+        let _socket =
+            UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
 
-    let attack = format!("/attack {} {own} {name}", marker.display());
-    space.write(
-        "Dockerfile",
-        &format!(
-            "FROM @BASE@\nCOPY attack /attack\nRUN cp /attack /setuid && chmod 4755 /setuid\n\
+        let attack = format!("/attack {} {own} {name}", marker.display());
+        space.write(
+            "Dockerfile",
+            &format!(
+                "FROM @BASE@\nCOPY attack /attack\nRUN cp /attack /setuid && chmod 4755 /setuid\n\
              RUN {attack} > /by-root\n\
              USER app\n\
              RUN {attack} > /tmp/by-app && {} > /tmp/by-setuid\n",
-            attack.replace("/attack", "/setuid")
-        ),
-    );
-    for rung in rungs {
-        let ran = space.run_with(
-            &[("RBUILD_TEST_CANARY", "CANARY")],
-            &[
-                "build",
-                "--progress=plain",
-                "--no-cache",
-                &format!("--isolation={rung}"),
-                "-o",
-                "type=oci,dest=@OUT@/image.tar",
-                ".",
-            ],
+                attack.replace("/attack", "/setuid")
+            ),
         );
-        ran.success();
-        let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
-        for log in ["by-root", "tmp/by-app", "tmp/by-setuid"] {
-            let text = tree.read(log);
-            let kept: Vec<_> = text.lines().map(|it| it.trim_start_matches("kept ")).collect();
-            assert_eq!(kept, ATTACKS, "{rung}, {log}");
+        for rung in rungs {
+            let ran = space.run_with(
+                &[("RBUILD_TEST_CANARY", "CANARY")],
+                &[
+                    "build",
+                    "--progress=plain",
+                    "--no-cache",
+                    &format!("--isolation={rung}"),
+                    "-o",
+                    "type=oci,dest=@OUT@/image.tar",
+                    ".",
+                ],
+            );
+            ran.success();
+            let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
+            for log in ["by-root", "tmp/by-app", "tmp/by-setuid"] {
+                let text = tree.read(log);
+                let kept: Vec<_> = text.lines().map(|it| it.trim_start_matches("kept ")).collect();
+                assert_eq!(kept, ATTACKS, "{rung}, {log}");
+            }
+            assert_eq!(listing(&outside), before, "{rung}: something outside was changed");
         }
-        assert_eq!(listing(&outside), before, "{rung}: something outside was changed");
     }
 }
 
 #[test]
 fn nothing_that_a_step_starts_outlives_it() {
     needs!(Ids, Program("busybox"), Program("gcc"));
-    let (space, _registry, rungs) = places();
-    compile(&space);
-    for rung in rungs {
-        let word = format!("lingering-{}-{rung}", std::process::id());
-        space.write(
+    for (space, _registry, rungs) in &places() {
+        compile(space);
+        for rung in rungs {
+            let word = format!("lingering-{}-{rung}", std::process::id());
+            space.write(
             "Dockerfile",
             &format!(
                 "FROM @BASE@\nCOPY attack /attack\nRUN /attack linger {word} && echo \"$(ls -d /proc/[0-9]* | wc -l)\" > /processes\n"
             ),
         );
-        let tree = space.image(&[&format!("--isolation={rung}"), "--no-cache"]).tree();
-        assert!(tree.nodes.contains_key("processes"));
-        assert!(!runs(&word), "{rung}: a process outlived its step");
+            let tree = space.image(&[&format!("--isolation={rung}"), "--no-cache"]).tree();
+            assert!(tree.nodes.contains_key("processes"));
+            assert!(!runs(&word), "{rung}: a process outlived its step");
+        }
     }
 }
 
 #[test]
 fn a_step_learns_nothing_of_the_secrets_of_another() {
     needs!(Ids, Program("busybox"));
-    let (space, _registry, rungs) = places();
-    space.write_bytes("home/token", b"s3cr3t-of-one-step");
-    // Both run at the same time: each waits for a directory that the other one makes.
-    space.write(
+    for (space, _registry, rungs) in &places() {
+        space.write_bytes("home/token", b"s3cr3t-of-one-step");
+        // Both run at the same time, and tell each other by the content of files that are there already: on
+        // the rung `chroot` names are seen later.
+        space.write(
         "Dockerfile",
-        "FROM @BASE@ AS owner\n\
+        "FROM @BASE@ AS made\n\
+         RUN --mount=type=cache,target=/c echo > /c/holds && echo > /c/looked && touch /made\n\
+         FROM @BASE@ AS owner\n\
+         COPY --from=made /made /made\n\
          RUN --mount=type=secret,id=token --mount=type=cache,target=/c \
-          test -s /run/secrets/token && mkdir /c/holds && while [ ! -d /c/looked ]; do usleep 10000; done; touch /held\n\
+          test -s /run/secrets/token && echo yes > /c/holds && while ! grep -q yes /c/looked; do usleep 10000; done; touch /held\n\
          FROM @BASE@ AS thief\n\
-         RUN --mount=type=cache,target=/c while [ ! -d /c/holds ]; do usleep 10000; done; \
+         COPY --from=made /made /made\n\
+         RUN --mount=type=cache,target=/c while ! grep -q yes /c/holds; do usleep 10000; done; \
           for it in /run/secrets/* /proc/[0-9]*/root/run/secrets/* /proc/[0-9]*/cwd/run/secrets/* /proc/[0-9]*/environ \
             /proc/[0-9]*/fd/* /tmp/* /dev/shm/*; do [ -f $it ] && grep -q s3cr3t $it && echo $it; done > /found 2>/dev/null; \
           grep -rs s3cr3t /etc /run /tmp /var /dev/shm >> /found; cat /proc/mounts | grep -c secrets >> /found; \
-          rmdir /c/holds; mkdir /c/looked; true\n\
+          echo yes > /c/looked\n\
          FROM @BASE@\n\
          COPY --from=owner /held /held\n\
-         COPY --from=thief /found /found\n\
-         RUN --mount=type=cache,target=/c rmdir /c/looked\n",
+         COPY --from=thief /found /found\n",
     );
-    for rung in rungs {
-        let arguments = ["--secret=id=token,src=@SPACE@/home/token", "--no-cache"];
-        let tree =
-            space.image(&[&arguments[..], &[&format!("--isolation={rung}")]].concat()).tree();
-        assert_eq!(tree.read("found"), "0\n", "{rung}");
+        for rung in rungs {
+            let arguments = ["--secret=id=token,src=@SPACE@/home/token", "--no-cache"];
+            let tree =
+                space.image(&[&arguments[..], &[&format!("--isolation={rung}")]].concat()).tree();
+            assert_eq!(tree.read("found"), "0\n", "{rung}");
+        }
     }
 }
 
 #[test]
 fn no_file_of_an_image_is_a_set_user_id_file_of_the_caller() {
     needs!(Ids, Program("busybox"), Program("find"));
-    let (space, _registry, rungs) = places();
-    space.write(
+    for (space, _registry, rungs) in &places() {
+        space.write(
         "Dockerfile",
         "FROM @BASE@\nRUN cp /bin/busybox /root-s && chmod 6755 /root-s && cp -a /root-s /app-s && chown app /app-s && chmod 6755 /app-s\n",
     );
-    for rung in rungs {
-        let tree = space.image(&[&format!("--isolation={rung}"), "--no-cache"]).tree();
-        assert_eq!((tree.at("root-s").mode, tree.at("app-s").mode), (0o6755, 0o6755), "{rung}");
+        for rung in rungs {
+            let tree = space.image(&[&format!("--isolation={rung}"), "--no-cache"]).tree();
+            assert_eq!((tree.at("root-s").mode, tree.at("app-s").mode), (0o6755, 0o6755), "{rung}");
+        }
+        // Directories of layers can be entered by their owner alone: nobody else starts what is in them.
+        let layers = std::fs::metadata(space.path("store/layers")).unwrap();
+        let found = Command::new("find").arg(space.path("store")).args(["-perm", "/4000"]).output();
+        let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
+        assert!(found.is_empty() || layers.permissions().mode() & 0o777 == 0o700, "{found}");
     }
-    // Directories of layers can be entered by their owner alone: nobody else starts what is in them.
-    let layers = std::fs::metadata(space.path("store/layers")).unwrap();
-    let found = Command::new("find").arg(space.path("store")).args(["-perm", "/4000"]).output();
-    let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
-    assert!(found.is_empty() || layers.permissions().mode() & 0o777 == 0o700, "{found}");
 }

@@ -147,8 +147,17 @@ fn bring(space: &TestSpace, name: &str) {
 #[test]
 fn a_step_reaches_the_agent_it_was_given() {
     needs!(Ids, Program("ssh-agent"), Program("ssh-add"), Program("ssh-keygen"), Program("ldd"));
-    let space = TestSpace::new();
-    bring(&space, "ssh-add");
+    reaches_its_agent(&TestSpace::new(), "auto");
+}
+
+#[test]
+fn a_step_without_namespaces_reaches_the_agent_it_was_given() {
+    needs!(Root, Program("ssh-agent"), Program("ssh-add"), Program("ssh-keygen"), Program("ldd"));
+    reaches_its_agent(&TestSpace::own(), "chroot");
+}
+
+fn reaches_its_agent(space: &TestSpace, isolation: &str) {
+    bring(space, "ssh-add");
     let list = "[\"/usr/bin/ssh-add\", \"-l\"]";
     space.write(
         "Dockerfile",
@@ -157,10 +166,11 @@ fn a_step_reaches_the_agent_it_was_given() {
              RUN --mount=type=ssh,id=keys,mode=0600,uid=0 {list}\n"
         ),
     );
-    let _agent = Agent::start(&space);
+    let _agent = Agent::start(space);
     let socket = [("SSH_AUTH_SOCK", "@SPACE@/home/agent")];
-    let args =
-        ["build", "--progress=plain", "--ssh", "default", "--ssh", "keys=@SPACE@/home/key", "."];
+    let isolation = format!("--isolation={isolation}");
+    let keys = ["--ssh", "default", "--ssh", "keys=@SPACE@/home/key"];
+    let args = [&["build", "--progress=plain", &isolation], &keys[..], &["."]].concat();
     let ran = space.run_with(&socket, &args).success();
     assert_eq!(ran.story().matches("test-key (ED25519)").count(), 2, "{}", ran.story());
     space.write("Dockerfile", "FROM scratch\nRUN --mount=type=ssh,required [\"/x\"]\n");

@@ -132,6 +132,62 @@ static int outside_processes(void) {
     int fd = syscall(SYS_pidfd_open, outsider, 0);
     if (fd >= 0 && syscall(SYS_pidfd_send_signal, fd, 0, 0, 0) == 0) return broke("pidfd_send_signal");
     if (fd >= 0 && syscall(SYS_pidfd_getfd, fd, 0, 0) >= 0) return broke("pidfd_getfd");
+    long limit[2] = {512, 512}, mask = 1, priority = 0;
+    siginfo_t info = {.si_code = SI_QUEUE};
+    REFUSED(SYS_prlimit64, outsider, 7, limit, 0);
+    REFUSED(SYS_setpriority, 0, outsider, 19);
+    REFUSED(SYS_ioprio_set, 1, outsider, 3 << 13);
+    REFUSED(SYS_sched_setaffinity, outsider, sizeof mask, &mask);
+    REFUSED(SYS_sched_setscheduler, outsider, 0, &priority);
+    REFUSED(SYS_sched_setparam, outsider, &priority);
+    REFUSED(SYS_rt_sigqueueinfo, outsider, 0, &info);
+    REFUSED(SYS_setpgid, outsider, 0);
+    REFUSED(SYS_kcmp, getpid(), outsider, 0, 0, 0);
+    REFUSED(SYS_move_pages, outsider, 0, 0, 0, 0, 0);
+    return 0;
+}
+
+/* What is not among the step's own processes cannot be signalled, traced or bound, whatever its number. */
+static int neighbours(void) {
+    for (pid_t pid = 1; pid < outsider + 4096; pid++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d", pid);
+        int reached = kill(pid, 0) == 0 || ptrace(PTRACE_SEIZE, pid, 0, 0) == 0;
+        if (reached && access(path, F_OK) != 0) return broke("process %d", pid);
+    }
+    kill(-1, SIGCONT);
+    return 0;
+}
+
+/* A descriptor can have the kernel signal somebody when there is something to read. */
+static int signals_by_descriptor(void) {
+    int pair[2];
+    if (pipe(pair)) return 0;
+    fcntl(pair[0], F_SETFL, O_ASYNC);
+    fcntl(pair[0], F_SETSIG, SIGKILL);
+    fcntl(pair[0], F_SETOWN, outsider);
+    write(pair[1], "x", 1);
+    int owner = outsider;
+    socketpair(AF_UNIX, SOCK_STREAM, 0, pair);
+    fcntl(pair[0], F_SETFL, O_ASYNC);
+    fcntl(pair[0], F_SETSIG, SIGKILL);
+    ioctl(pair[0], 0x8901 /* FIOSETOWN */, &owner);
+    write(pair[1], "x", 1);
+    return 0; /* The test would be dead. */
+}
+
+/* The program that holds the step is nowhere to be written to. */
+static int programs(void) {
+    char path[64];
+    for (pid_t pid = 1; pid < 4; pid++) {
+        snprintf(path, sizeof path, "/proc/%d/exe", pid == 1 ? 1 : pid == 2 ? getppid() : getpid());
+        if (open(path, O_WRONLY) >= 0 || open(path, O_RDWR | O_TRUNC) >= 0) return broke("%s", path);
+        if (chmod(path, 0777) == 0 && pid == 1 && getppid() != 1 && getpid() != 1) {
+            char target[256] = {0};
+            readlink(path, target, sizeof target - 1);
+            if (strstr(target, "rbuild")) return broke("chmod of %s", target);
+        }
+    }
     return 0;
 }
 
@@ -284,7 +340,8 @@ static int racing_pointers(void) {
 static const struct { const char *name; int (*run)(void); } ATTACKS[] = {
     {"read-outside", read_outside}, {"write-outside", write_outside}, {"chroot-escape", chroot_escape},
     {"passed-descriptor", passed_descriptor}, {"inherited-descriptors", inherited_descriptors},
-    {"outside-processes", outside_processes}, {"visible-processes", visible_processes}, {"abstract-socket", abstract_socket},
+    {"outside-processes", outside_processes}, {"neighbours", neighbours},
+    {"signals-by-descriptor", signals_by_descriptor}, {"programs", programs}, {"visible-processes", visible_processes}, {"abstract-socket", abstract_socket},
     {"mounts", mounts}, {"namespaces", namespaces}, {"the-kernel", the_kernel}, {"raw-disk", raw_disk},
     {"more-capabilities", more_capabilities}, {"listener", listener}, {"racing-pointers", racing_pointers},
 };

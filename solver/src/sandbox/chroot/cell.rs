@@ -36,12 +36,35 @@ const SETUP_FAILED: u8 = 125;
 const MAX_SECRET_BYTES: usize = 16 << 20;
 
 /// The hidden command.
+///
+/// The keeper has a guard around it, and a session of its own: a signal to the group of whoever
+/// started the build, which cannot be caught, does not reach the step, so it must not reach these.
 pub(crate) fn main() -> ExitCode {
-    match keep() {
-        Ok(code) => code,
-        // Nobody is left to tell: the worker sees the closed socket.
+    // Fails only where it is the first of its session already.
+    let _ = rustix::process::setsid();
+    let own = Some(rustix::process::getpid());
+    let guarded = rustix::process::set_child_subreaper(own).map_err(io::Error::from);
+    match guarded.and_then(|()| sys::fork_single_threaded()) {
+        Ok(Fork::Parent(keeper)) => guard(keeper),
+        Ok(Fork::Child) => match keep() {
+            Ok(code) => code,
+            // Nobody is left to tell: the worker sees the closed socket.
+            Err(_) => ExitCode::from(SETUP_FAILED),
+        },
         Err(_) => ExitCode::from(SETUP_FAILED),
     }
+}
+
+/// Waits for the keeper. What it could not end itself ends here.
+fn guard(keeper: i32) -> ExitCode {
+    // Only the keeper talks to the worker.
+    drop(sys::take_stdin());
+    let ended = sys::wait_for(keeper);
+    if ended.is_ok_and(|it| it.code_or_signal == 0) {
+        return ExitCode::SUCCESS;
+    }
+    end_all(Reach::Everybody);
+    ExitCode::from(SETUP_FAILED)
 }
 
 fn keep() -> Result<ExitCode, WireError> {
@@ -251,10 +274,10 @@ impl Keeper {
         // What it said last.
         self.hear_out();
         if hung_up {
-            self.end_all();
+            end_all(self.reach);
         }
         let ended = sys::wait_for(self.pid);
-        self.end_all();
+        end_all(self.reach);
         if self.unanswered {
             drop(wire::send(worker, &Report::Unanswered, &[]));
         }
@@ -333,25 +356,25 @@ impl Keeper {
         let _ = rustix::io::ioctl_fionbio(&self.told, true);
         while self.hear() {}
     }
+}
 
-    /// Kills all processes of the step, and waits until they are gone.
-    fn end_all(&self) {
-        loop {
-            match self.reach {
-                // At once, so that nobody can get away by making others.
-                Reach::Step => {
-                    let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
-                }
-                Reach::Everybody => {
-                    for pid in descendants() {
-                        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                    }
+/// Kills all that descend from the caller, and waits until they are gone.
+fn end_all(reach: Reach) {
+    loop {
+        match reach {
+            // At once, so that nobody can get away by making others.
+            Reach::Step => {
+                let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+            }
+            Reach::Everybody => {
+                for pid in descendants() {
+                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
                 }
             }
-            match rustix::process::wait(WaitOptions::empty()) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
-            }
+        }
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return,
         }
     }
 }

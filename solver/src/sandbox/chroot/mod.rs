@@ -6,7 +6,9 @@
 //!  ------                                   -----------------------                 --------
 //!  arrange: /dev, /proc, mounts are
 //!  exchanged into the tree by rename(2)
-//!  spawns the keeper, sends the Cell ─────> reaps what is orphaned, may signal
+//!  spawns the keeper, sends the Cell ─────> forks: its guard ends the step, should
+//!                                           the keeper be killed
+//!                                           reaps what is orphaned, may signal
 //!                                           nobody but its own
 //!                                           forks ────────────────────────────────> chroot, fence, filter,
 //!                                           answers what the tree cannot: <──────── capabilities, execve
