@@ -8,6 +8,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+use rbuild_store::blobs::BlobWriter;
 use rbuild_store::digest::{BlobId, DiffId};
 use rbuild_store::growing::Growing;
 use rbuild_store::platform::Platform;
@@ -96,11 +97,12 @@ pub trait Session: Send + Sync {
         platform: Option<&'a Platform>,
     ) -> BoxFuture<'a, Result<Vec<ImageLayer>, SessionError>>;
 
-    /// Brings a layer's blob into the store, verified.
+    /// Writes a layer's blob to `into` and finishes it, verified.
     fn fetch_blob<'a>(
         &'a self,
         identifier: &'a str,
         layer: &'a ImageLayer,
+        into: BlobWriter,
         progress: Progress<'a>,
     ) -> BoxFuture<'a, Result<(), SessionError>>;
 

@@ -225,7 +225,7 @@ mod tests {
         }
         validate(&layout, &root).expect("whole again");
         store.blobs().remove(&root.digest).expect("removes");
-        layout.copy_blob(store.blobs(), &root).expect("copies");
+        layout.copy_blob(store.blobs().writer().expect("starts"), &root).expect("copies");
         validate(store.blobs(), &root).expect("in the store again");
     }
 

@@ -117,16 +117,9 @@ impl Blobs {
     ///
     /// The file cannot be made.
     pub fn writer(&self) -> Result<BlobWriter> {
-        self.start(None)
-    }
-
-    /// Starts a blob that must turn out to be `id`, of `size` bytes.
-    ///
-    /// # Errors
-    ///
-    /// The file cannot be made.
-    pub fn writer_of(&self, id: BlobId, size: u64) -> Result<BlobWriter> {
-        self.start(Some((id, size)))
+        let temp = self.temporary()?;
+        let file = File::create_new(&temp).map_err(StoreError::io("create", &temp))?;
+        Ok(self.begin(file, temp))
     }
 
     /// Starts a blob in the empty file at `path`, on the store's file system, which others read while
@@ -138,18 +131,12 @@ impl Blobs {
     pub fn writer_into(&self, path: PathBuf) -> Result<BlobWriter> {
         let file = File::options().write(true).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
-        Ok(self.begin(file, path, None))
+        Ok(self.begin(file, path))
     }
 
-    fn start(&self, expected: Option<(BlobId, u64)>) -> Result<BlobWriter> {
-        let temp = self.temporary()?;
-        let file = File::create_new(&temp).map_err(StoreError::io("create", &temp))?;
-        Ok(self.begin(file, temp, expected))
-    }
-
-    fn begin(&self, file: File, temp: PathBuf, expected: Option<(BlobId, u64)>) -> BlobWriter {
+    fn begin(&self, file: File, temp: PathBuf) -> BlobWriter {
         let (layout, hasher) = (self.layout.clone(), Hasher::new());
-        BlobWriter { layout, file, temp: Unfinished(temp), hasher, size: 0, expected }
+        BlobWriter { layout, file, temp: Unfinished(temp), hasher, size: 0, expected: None }
     }
 
     /// Where a blob may be written before it has its name.
@@ -270,6 +257,13 @@ pub struct BlobWriter {
 }
 
 impl BlobWriter {
+    /// From now on it must turn out to be `id`, of `size` bytes.
+    #[must_use]
+    pub fn expecting(mut self, id: BlobId, size: u64) -> Self {
+        self.expected = Some((id, size));
+        self
+    }
+
     /// Bytes written so far.
     pub const fn written(&self) -> u64 {
         self.size
@@ -339,7 +333,7 @@ mod tests {
         let (dir, store) = store();
         let id = BlobId(Digest::of(b"layer"));
         for (bytes, what) in [(&b"laye"[..], "short"), (b"lover", "other"), (b"layers", "long")] {
-            let mut writer = store.blobs().writer_of(id, 5).expect("starts");
+            let mut writer = store.blobs().writer().expect("starts").expecting(id, 5);
             let written = writer.write_all(bytes);
             assert!(written.is_err() || writer.finish().is_err(), "{what}");
         }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::blobs::Blobs;
+use crate::blobs::{BlobWriter, Blobs};
 use crate::digest::BlobId;
 use crate::error::{Result, StoreError};
 
@@ -58,6 +58,16 @@ impl Blobs {
         Ok((path, Growth(sender), Growing { file: Arc::new(file), end }))
     }
 
+    /// Starts the blob `id`, of `size` bytes, which is read while it comes.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be made.
+    pub fn arriving(&self, id: BlobId, size: u64) -> Result<(BlobWriter, Growth, Growing)> {
+        let (path, growth, growing) = self.growing()?;
+        Ok((self.writer_into(path)?.expecting(id, size), growth, growing))
+    }
+
     /// A blob of the store that is whole already, for those who also follow others.
     ///
     /// # Errors
@@ -81,6 +91,11 @@ impl Growing {
     /// What the blob is, if that is known already.
     pub fn known(&self) -> Option<(BlobId, u64)> {
         *self.end.borrow()
+    }
+
+    /// Whether it will never be whole.
+    pub fn is_abandoned(&self) -> bool {
+        self.end.has_changed().is_err() && self.known().is_none()
     }
 
     /// Bytes that are there; all of them once [`Self::known`] gives something.

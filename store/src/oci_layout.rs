@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::Blobs;
+use crate::blobs::{BlobWriter, Blobs};
 use crate::descriptor::{CONTAINERD_IMAGE_NAME, Descriptor, REF_NAME};
 use crate::digest::{BlobId, Digest};
 use crate::image::error::ImageError;
@@ -127,17 +127,14 @@ impl OciLayout {
         self.dir.join("blobs/sha256").join(id.0.hex())
     }
 
-    /// Copies a blob into the store, verified; nothing happens if it is there.
+    /// Copies a blob into the store, verified.
     ///
     /// # Errors
     ///
     /// It is not in the layout, or damaged.
-    pub fn copy_blob(&self, blobs: &Blobs, descriptor: &Descriptor) -> Result<(), ImageError> {
-        if blobs.size(&descriptor.digest)? == Some(descriptor.size) {
-            return Ok(());
-        }
+    pub fn copy_blob(&self, into: BlobWriter, descriptor: &Descriptor) -> Result<(), ImageError> {
         let mut stream = self.open(descriptor)?;
-        let mut writer = blobs.writer_of(descriptor.digest, descriptor.size)?;
+        let mut writer = into.expecting(descriptor.digest, descriptor.size);
         let mut buffer = vec![0; 256 << 10];
         loop {
             let read = stream

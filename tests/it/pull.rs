@@ -116,13 +116,15 @@ fn a_layer_that_is_not_what_its_digest_says_is_refused_and_leaves_nothing() {
             .says(&layer[..19])
             .says(registry.address());
         assert!(!space.path("out/image.tar").exists());
-        let hex = layer.trim_start_matches("sha256:");
-        let found = std::process::Command::new("find")
-            .arg(space.path("store"))
-            .args(["-name", hex])
-            .output()
-            .unwrap();
-        assert!(found.stdout.is_empty(), "visible: {}", String::from_utf8_lossy(&found.stdout));
+        let diff_id = base.config()["rootfs"]["diff_ids"][1].as_str().unwrap().to_owned();
+        for name in [layer, diff_id] {
+            let found = std::process::Command::new("find")
+                .arg(space.path("store"))
+                .args(["-name", name.trim_start_matches("sha256:")])
+                .output()
+                .unwrap();
+            assert!(found.stdout.is_empty(), "visible: {}", String::from_utf8_lossy(&found.stdout));
+        }
         registry.repent();
         assert_eq!(space.image(&[]).tree().paths(), ["one", "three", "two"]);
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_frontend::gateway::{GatewayError, GatewayErrorKind, ResolvedImage};
 use rbuild_solver::session::{ImageLayer, Progress, SessionError, SessionErrorKind};
+use rbuild_store::blobs::BlobWriter;
 use rbuild_store::descriptor::Descriptor;
 use rbuild_store::digest::{BlobId, DiffId};
 use rbuild_store::image::config::ImageConfig;
@@ -274,6 +275,7 @@ impl Images {
         &self,
         identifier: &str,
         layer: &ImageLayer,
+        into: BlobWriter,
         progress: Progress<'_>,
     ) -> Result<(), SessionError> {
         let Some(known) = self.known(identifier) else {
@@ -287,8 +289,8 @@ impl Images {
                 hint: None,
             }),
             Origin::Layout(dir) => {
-                let (dir, store) = (dir.clone(), Arc::clone(&self.store));
-                let copy = move || OciLayout::open(dir)?.copy_blob(store.blobs(), &descriptor);
+                let dir = dir.clone();
+                let copy = move || OciLayout::open(dir)?.copy_blob(into, &descriptor);
                 let copied = tokio::task::spawn_blocking(copy)
                     .await
                     .map_err(|error| user(error.to_string()))?;
@@ -298,40 +300,20 @@ impl Images {
                     hint: None,
                 })
             }
-            Origin::Registry(reference) => self.download(reference, &descriptor, progress).await,
+            Origin::Registry(reference) => {
+                let download = self.registry()?.download(reference, &descriptor);
+                let (id, size) = (descriptor.digest.to_string(), descriptor.size);
+                let saved = match download {
+                    Ok(download) => {
+                        download.save(into, |done, all| progress(&id, done, all, false)).await
+                    }
+                    Err(error) => Err(error),
+                };
+                saved.map_err(|error| registry_error(&error))?;
+                progress(&id, size, size, true);
+                Ok(())
+            }
         }
-    }
-
-    async fn download(
-        &self,
-        reference: &Reference,
-        descriptor: &Descriptor,
-        progress: Progress<'_>,
-    ) -> Result<(), SessionError> {
-        let mut download = self
-            .registry()?
-            .download(reference, descriptor)
-            .map_err(|error| registry_error(&error))?;
-        let mut writer = self
-            .store
-            .blobs()
-            .writer_of(descriptor.digest, descriptor.size)
-            .map_err(|error| host(error).error)?;
-        let id = descriptor.digest.to_string();
-        let mut done = 0;
-        while let Some(piece) = download.next().await.map_err(|error| registry_error(&error))? {
-            // A piece is some kilobytes, written to the page cache.
-            std::io::Write::write_all(&mut writer, &piece).map_err(|error| SessionError {
-                kind: SessionErrorKind::Host,
-                text: format!("cannot write blob {id}: {error}"),
-                hint: None,
-            })?;
-            done += piece.len() as u64;
-            progress(&id, done, descriptor.size, false);
-        }
-        writer.finish().map_err(|error| host(error).error)?;
-        progress(&id, done, descriptor.size, true);
-        Ok(())
     }
 }
 

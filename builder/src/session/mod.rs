@@ -16,6 +16,7 @@ use rbuild_solver::session::{
     BoxFuture, Fetched, ImageLayer, Progress, Session, SessionError, SessionErrorKind,
 };
 use rbuild_solver::solve::SealOptions;
+use rbuild_store::blobs::BlobWriter;
 use rbuild_store::growing::Growing;
 use rbuild_store::local::Store;
 use rbuild_store::platform::Platform;
@@ -73,9 +74,10 @@ impl Session for LocalSession {
         &'a self,
         identifier: &'a str,
         layer: &'a ImageLayer,
+        into: BlobWriter,
         progress: Progress<'a>,
     ) -> BoxFuture<'a, Result<(), SessionError>> {
-        Box::pin(self.images.fetch_blob(identifier, layer, progress))
+        Box::pin(self.images.fetch_blob(identifier, layer, into, progress))
     }
 
     fn fetch_http<'a>(

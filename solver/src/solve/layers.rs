@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rbuild_store::digest::Digest;
 use rbuild_store::durable::{self, Durability};
-use rbuild_store::growing::Growth;
+use rbuild_store::growing::{Growing, Growth};
 use rbuild_store::local::Store;
 use rbuild_store::records::{DiffRow, SealedRow};
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 
 use super::error::{SolveError, SolveErrorKind};
 use super::events::EventSink;
-use crate::event::EventKind;
 use crate::session::{ImageLayer, Session};
 use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
@@ -60,11 +59,14 @@ pub struct Pulled {
 }
 
 #[derive(Debug, Default)]
-struct Layer {
+pub(super) struct Layer {
     pulled: Option<Pulled>,
     planned: Option<Planned>,
     listing: OnceCell<Arc<Listing>>,
-    blob: OnceCell<()>,
+    /// Set once the blob of a pulled layer is in the store.
+    pub(super) blob: OnceCell<()>,
+    /// That blob on its way.
+    pub(super) arriving: watch::Sender<Option<Growing>>,
     on_disk: OnceCell<()>,
     sealed: Mutex<HashMap<SealOptions, Arc<OnceCell<Sealed>>>>,
 }
@@ -73,7 +75,7 @@ struct Layer {
 pub struct Layers {
     pub(super) store: Arc<Store>,
     pub(super) worker: Worker,
-    session: Arc<dyn Session>,
+    pub(super) session: Arc<dyn Session>,
     pub(super) events: EventSink,
     pub(super) now: i64,
     known: Mutex<HashMap<LayerId, Arc<Layer>>>,
@@ -179,7 +181,11 @@ impl Layers {
     ///
     /// If it cannot be had.
     pub async fn fetched(&self, id: &LayerId) -> Result<(), SolveError> {
-        self.blob(id).await.map(drop)
+        let layer = self.layer(id);
+        match &layer.pulled {
+            Some(pulled) => self.arrived(&layer, pulled).await,
+            None => Ok(()),
+        }
     }
 
     /// The listing of a layer.
@@ -227,38 +233,6 @@ impl Layers {
         futures_util::future::try_join_all(all).await
     }
 
-    /// Brings the blob of a pulled layer into the store.
-    async fn blob(&self, id: &LayerId) -> Result<Option<ImageLayer>, SolveError> {
-        let layer = self.layer(id);
-        let Some(Pulled { identifier, vertex, layer: image_layer, .. }) = &layer.pulled else {
-            return Ok(None);
-        };
-        layer
-            .blob
-            .get_or_try_init(async || {
-                let blobs = self.store.blobs();
-                if blobs.size(&image_layer.blob)?.is_some() {
-                    return Ok::<_, SolveError>(());
-                }
-                // Another process may be at it, and then it is here afterwards.
-                let _alone = self.alone(&format!("blob {}", image_layer.blob)).await?;
-                if blobs.size(&image_layer.blob)?.is_some() {
-                    return Ok(());
-                }
-                let vertex = *vertex;
-                let progress = |part: &str, current: u64, total: u64, done: bool| {
-                    self.events.send(
-                        vertex,
-                        EventKind::Status { id: part.to_owned(), current, total, done },
-                    );
-                };
-                self.session.fetch_blob(identifier, image_layer, &progress).await?;
-                Ok(())
-            })
-            .await?;
-        Ok(Some(image_layer.clone()))
-    }
-
     /// Puts the files of a layer on disk.
     ///
     /// # Errors
@@ -272,14 +246,12 @@ impl Layers {
                 if let Some(planned) = &layer.planned {
                     return self.materialise(id, planned).await;
                 }
-                if let Some(image_layer) = self.blob(id).await? {
-                    // The worker does nothing if another process was faster.
-                    let _alone = self.alone(&format!("layer {}", id.0)).await?;
-                    return self.unpack(id, image_layer.blob, image_layer.diff_id).await;
+                if let Some(pulled) = &layer.pulled {
+                    return self.pulled_on_disk(id, &layer, pulled).await;
                 }
                 // A layer of an earlier build: under this id mapping, or from its blob.
                 match self.sealed_somehow(id)? {
-                    Some(row) => self.unpack(id, row.blob, row.diff_id).await,
+                    Some(row) => self.unpack(id, row.blob, row.diff_id, None).await,
                     None => Ok(()),
                 }
             })

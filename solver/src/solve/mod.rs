@@ -7,6 +7,7 @@
 //! 3. *Forward, running.* A vertex whose inputs are there gets a second key, by content, where it
 //!    copies from or mounts another stage. If that hits, it is done; otherwise it runs.
 
+mod arrive;
 pub(crate) mod build;
 mod cancel;
 mod drive;

@@ -1,13 +1,16 @@
 //! Blobs of images become layers on disk: by one process at a time, and side by side unless a layer
 //! links to files of those below it.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
+use rbuild_store::growing::Growing;
 use rbuild_store::lock::KeyLock;
 use rbuild_store::records::DiffRow;
 
 use super::Layers;
+use super::arrive::pipe_of;
 use super::error::{SolveError, SolveErrorKind};
 use super::layers::Pulled;
 use crate::event::EventKind;
@@ -29,7 +32,7 @@ impl Layers {
         }
     }
 
-    /// Puts the files of a blob on disk as a layer.
+    /// Puts the files of a blob on disk as a layer: of one that is arriving, or of the store.
     ///
     /// # Errors
     ///
@@ -39,13 +42,20 @@ impl Layers {
         id: &LayerId,
         blob: BlobId,
         diff_id: DiffId,
+        arriving: Option<(&Growing, u64)>,
     ) -> Result<(), SolveError> {
-        let Some((file, size)) = self.store.blobs().open_any(&blob)? else {
-            return Err(SolveError::new(
-                SolveErrorKind::Host,
-                format!("blob {blob} is not in the store"),
-            ));
+        let open = || -> Result<(OwnedFd, u64), SolveError> {
+            if let Some((growing, size)) = arriving {
+                return Ok((pipe_of(growing.clone(), size)?, size));
+            }
+            let found = self.store.blobs().open_any(&blob)?;
+            let (file, size) = found.ok_or_else(|| {
+                let text = format!("blob {blob} is not in the store");
+                SolveError::new(SolveErrorKind::Host, text)
+            })?;
+            Ok((file.into(), size))
         };
+        let (stream, size) = open()?;
         let pulled = self.pulled(id);
         if let Some(Pulled { vertex, .. }) = pulled {
             let part = format!("extracting {blob}");
@@ -53,17 +63,15 @@ impl Layers {
             self.events.send(vertex, kind);
         }
         let below = pulled.as_ref().map(|it| it.below.clone()).unwrap_or_default();
-        let ask = async |file: std::fs::File| {
+        let ask = async |stream: OwnedFd| {
             let (layer, below) = (id.clone(), below.clone());
             let request = Request::Unpack { layer, stream: 0, diff_id, below };
-            self.worker.request(request, vec![file.into()]).await
+            self.worker.request(request, vec![stream]).await
         };
-        let mut answer = ask(file).await?;
-        if matches!(answer, Answer::NeedsBelow)
-            && let Some((file, _)) = self.store.blobs().open_any(&blob)?
-        {
+        let mut answer = ask(stream).await?;
+        if matches!(answer, Answer::NeedsBelow) {
             Box::pin(self.chain_on_disk(&below)).await?;
-            answer = ask(file).await?;
+            answer = ask(open()?.0).await?;
         }
         let Answer::Unpacked { size: n_bytes } = answer else {
             let text =

@@ -17,8 +17,10 @@ use super::config::{Endpoint, Purpose};
 use super::error::{ErrorKind, RegistryError, redact};
 use super::resolve::{last_of, mismatch};
 use super::{Progress, Registry};
+use crate::blobs::BlobWriter;
 use crate::descriptor::Descriptor;
 use crate::digest::{BlobId, Hasher};
+use crate::error::StoreError;
 use crate::reference::Reference;
 
 /// Pieces that wait between the network and a [`BlobReader`]; each has at most some 100 KiB.
@@ -39,6 +41,8 @@ pub struct Download {
     offset: u64,
     hasher: Option<Hasher>,
     connection: Option<Connection>,
+    /// Whom the last piece came from.
+    host: String,
     /// Failures since the last byte.
     failures: u32,
 }
@@ -73,6 +77,7 @@ impl Registry {
             offset: 0,
             hasher: Some(Hasher::new()),
             connection: None,
+            host: String::new(),
             failures: 0,
         })
     }
@@ -123,6 +128,7 @@ impl Download {
                 None => self.open().await?,
             };
             let host = connection.host.clone();
+            self.host.clone_from(&host);
             match connection.next().await {
                 Ok(Some(piece)) => {
                     self.connection = Some(connection);
@@ -248,6 +254,37 @@ impl Download {
             progress(&self.id, self.offset, self.size);
         }
         Ok(())
+    }
+
+    /// Writes all of it into a blob of the store, which is there afterwards, and tells `progress`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Download::next`]; or if the store fails.
+    pub async fn save(
+        mut self,
+        blob: BlobWriter,
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<(), RegistryError> {
+        // Once is enough: the store hashes what is written.
+        self.hasher = None;
+        let (action, id) = (self.action.clone(), self.id);
+        let mut blob = blob.expecting(id, self.size);
+        let local = |error: &dyn std::fmt::Display| {
+            let detail = format!("blob {id} cannot be written: {error}");
+            RegistryError::new(ErrorKind::Local, detail).doing(&action)
+        };
+        while let Some(piece) = self.next().await? {
+            // A piece is some kilobytes, written to the page cache.
+            io::Write::write_all(&mut blob, &piece).map_err(|it| local(&it))?;
+            progress(self.offset, self.size);
+        }
+        blob.finish().map(drop).map_err(|error| {
+            if let StoreError::WrongDigest { found, .. } = error {
+                return mismatch(&self.host, "blob", id.0, found.0).doing(&action);
+            }
+            local(&error)
+        })
     }
 
     /// The pieces as a stream, which ends after the first error.
