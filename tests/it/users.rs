@@ -21,6 +21,9 @@ chroot / true; mknod /tmp/n c 1 3; grep -E '^(Uid|Gid|CapEff)' /proc/self/status
 : > /dev/null; cat /proc/self/environ > /dev/null; ls /proc/self/fd > /dev/null; echo $?
 END
 su app -s /bin/sh -c 'sh -x /as-app'
+ln -s /tmp/log /dev/log; su app -s /bin/sh -c 'umask 027; syslogd -n -O /dev/null & i=0
+until test "$(stat -c %a /tmp/log)" = 666 || test $i -gt 999; do i=$((i+1)); done
+stat -c "%n %u:%g %a %F" /tmp/log; kill $!; wait; rm -f /tmp/log' 2>/dev/null
 su nobody -s /bin/sh -c 'id; rm -f /tmp/mine; cat /srv/apps; ls /srv/a; echo b > /srv/t/b; rm -f /srv/t/b; echo $?'
 cp /bin/busybox /bin/rcat; chmod 4755 /bin/rcat; ln -s rcat /bin/suid; su app -s /bin/sh -c '/bin/rcat cat /root/s'
 cp -a /srv /copy; tar -C / -cf /t.tar srv; tar -C /tmp -xpf /t.tar
@@ -70,6 +73,7 @@ fn users_are_who_they_are_on_every_rung() {
         "r:/etc/shadow 1",
         "r:/etc/passwd 0",
         "chowned 0",
+        "/tmp/log 1000:1000 666 socket",
         "Uid:\t1000\t1000\t1000\t1000",
     ] {
         assert!(by_root.contains(expected), "no `{expected}` in\n{by_root}");

@@ -26,6 +26,8 @@ pub(super) enum Call {
     MakeNode { dir: Option<usize>, path: usize },
     /// symlink(2).
     MakeLink { dir: Option<usize>, path: usize },
+    /// bind(2), which makes a socket where its address is a path.
+    Bind,
     /// A change of ids.
     Set(Set),
     /// A question for ids.
@@ -119,6 +121,7 @@ impl Call {
             Self::Mode { .. }
             | Self::MakeDir { .. }
             | Self::MakeLink { .. }
+            | Self::Bind
             | Self::Get(_)
             | Self::Execute { .. }
             | Self::Chroot
@@ -243,6 +246,7 @@ const NARROW: &[(&str, Call)] = &[
 #[rustfmt::skip]
 const COMMON: &[(&str, Call)] = &[
     ("access", Call::Access { at: FOLLOWED, mode: 1 }),
+    ("bind", Call::Bind),
     ("chdir", Call::ChangeDir { at: FOLLOWED }),
     ("chmod", Call::Mode { at: FOLLOWED, mode: 1 }),
     ("chroot", Call::Chroot),

@@ -4,11 +4,12 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
+use rustix::net::SocketAddrUnix;
 
 use super::Supervisor;
 use super::calls::Name;
 use super::ids::Ids;
-use super::tracee::{self, id};
+use super::tracee::{self, id, own_name, split};
 use crate::sandbox::asked::{Answer, Reply, Stop, leave};
 use crate::sandbox::sys::Notification;
 use crate::snapshot::owner::Meta;
@@ -18,6 +19,9 @@ const SET_GROUP: u32 = 0o2000;
 
 /// Write and search permission, as a digit of a mode.
 const ENTER_NAMES: u32 = 0o3;
+
+/// Bytes of the longest address that is a path (`struct sockaddr_un`): the family, then the path.
+const MAX_ADDRESS: usize = 110;
 
 /// What a new inode belongs to.
 #[derive(Clone, Copy)]
@@ -120,6 +124,34 @@ impl Supervisor {
         Ok(Reply::Value(0))
     }
 
+    /// bind(2): a socket of the process, bound here to a path.
+    pub(super) fn bind(&mut self, call: &Notification) -> Answer {
+        let [fd, address, length, ..] = call.args;
+        let path = socket_path(call.pid, address, length)?;
+        let (parent, name) = split(&path, false).ok_or(Stop::Continue)?;
+        let ids = self.people.of(call.pid);
+        let parent = self.reach(call, ids, libc::AT_FDCWD, parent, true)?;
+        let heir = self.heir(call.pid, parent.as_fd())?;
+        if heir.is_root() {
+            return Err(Stop::Continue);
+        }
+        match self.refuse(&parent, name, heir) {
+            Err(Stop::Failed(Errno::EXIST)) => return Err(Stop::Failed(Errno::ADDRINUSE)),
+            result => result?,
+        }
+        // A name that does not fit any more is the kernel's, as root's.
+        let here = [own_name(parent.as_fd()).as_bytes(), b"/", name].concat();
+        let here = SocketAddrUnix::new(&here[..]).map_err(leave)?;
+        let socket = self.tracees.socket(call.pid, fd)?;
+        let umask = Mode::from_raw_mode(self.tracees.umask(call.pid));
+        self.still(call)?;
+        rustix::process::umask(umask);
+        let bound = rustix::net::bind(&socket, &here);
+        rustix::process::umask(Mode::empty());
+        bound?;
+        self.adopt_name(&parent, name, heir)
+    }
+
     /// Fails if the process may not make anything in a directory.
     #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     fn refuse(&self, parent: &OwnedFd, name: &[u8], heir: Heir) -> Result<(), Stop> {
@@ -136,5 +168,38 @@ impl Supervisor {
         let new = openat(parent, name, path, Mode::empty())?;
         self.adopt(new.as_fd(), heir)?;
         Ok(Reply::Value(0))
+    }
+}
+
+/// The path in a socket address of `pid`; other addresses are the kernel's.
+fn socket_path(pid: i32, address: u64, length: u64) -> Result<Vec<u8>, Stop> {
+    let length = usize::try_from(length).map_err(leave)?;
+    let mut bytes = [0; MAX_ADDRESS];
+    let bytes = bytes.get_mut(..length).ok_or(Stop::Continue)?;
+    tracee::read(pid, address, bytes)?;
+    path_of(bytes).map(<[u8]>::to_vec).ok_or(Stop::Continue)
+}
+
+/// unix(7): the family, and a path that ends with the address or at its first zero. What starts with
+/// a zero has no inode.
+fn path_of(address: &[u8]) -> Option<&[u8]> {
+    let (family, path) = address.split_at_checked(2)?;
+    if family != u16::try_from(libc::AF_UNIX).ok()?.to_ne_bytes() {
+        return None;
+    }
+    path.split(|&byte| byte == 0).next().filter(|path| !path.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_a_path() {
+        assert_eq!(path_of(b"\x01\x00/run/s"), Some(&b"/run/s"[..]));
+        assert_eq!(path_of(b"\x01\x00s\x00rest"), Some(&b"s"[..]));
+        for other in [&b"\x01\x00"[..], b"\x01\x00\x00name", b"\x02\x00\x1f\x90", b"\x01"] {
+            assert_eq!(path_of(other), None, "{other:?}");
+        }
     }
 }

@@ -205,6 +205,7 @@ impl Supervisor {
             }
             Call::MakeNode { dir, path } => self.make_device(call, (dir, path)),
             Call::MakeLink { dir, path } => self.make_link(call, (dir, path)),
+            Call::Bind => self.bind(call),
             Call::Set(set) => self.people.set(&self.tracees, call, set),
             Call::Get(get) => self.people.get(&self.tracees, call, get),
             Call::Execute { dir, path, flags } => self.execute(call, (dir, path), flags),

@@ -235,13 +235,21 @@ pub(super) fn write(pid: i32, address: u64, bytes: &[u8]) -> Result<(), Stop> {
 
 impl Tracees {
     /// A socket of `pid`, as a descriptor of the caller.
-    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     pub(super) fn socket(&self, pid: i32, fd: u64) -> Result<OwnedFd, Stop> {
-        let pid = rustix::process::Pid::from_raw(pid).ok_or(Stop::Continue)?;
-        let flags = rustix::process::PidfdFlags::empty();
-        let process = rustix::process::pidfd_open(pid, flags).map_err(leave)?;
+        let open = |pid| {
+            let pid = rustix::process::Pid::from_raw(pid).ok_or(Errno::SRCH)?;
+            rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+        };
+        // A thread has none, but shares what is open with its process.
+        let process = open(pid).or_else(|_| open(self.process_of(pid).ok_or(Errno::SRCH)?));
         let flags = rustix::process::PidfdGetfdFlags::empty();
-        rustix::process::pidfd_getfd(process.as_fd(), int(fd), flags).map_err(leave)
+        rustix::process::pidfd_getfd(process.map_err(leave)?, int(fd), flags).map_err(leave)
+    }
+
+    /// The process that the thread `pid` belongs to.
+    fn process_of(&self, pid: i32) -> Option<i32> {
+        let status = self.read(pid, "status")?;
+        status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
     }
 }
 
