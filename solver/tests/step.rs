@@ -89,6 +89,7 @@ cases! {
     a_cache_outlives_the_step,
     a_cache_can_start_with_content,
     mounts_of_trees,
+    what_is_mounted_to_be_read_cannot_be_changed,
     a_relayed_socket_is_in_its_place,
     without_network_there_is_only_loopback,
     background_processes_end_with_the_step,
@@ -273,9 +274,7 @@ async fn a_cache_can_start_with_content(space: &Space) -> Outcome {
     request.mounts.push(ExecMount { dest: "/c".to_owned(), readonly: true, source });
     let ran = space.ask(request).await?;
     same(&ran.out, "2\n0\n")?;
-    // On the rung `chroot` it writes to a copy.
-    let status = if space.rung == Rung::Chroot { "Code(0)" } else { "Code(1)" };
-    same(&format!("{:?}", ran.exited.status), status)
+    same(&format!("{:?}", ran.exited.status), "Code(1)")
 }
 
 async fn mounts_of_trees(space: &Space) -> Outcome {
@@ -291,12 +290,40 @@ async fn mounts_of_trees(space: &Space) -> Outcome {
     request.mounts.push(ExecMount { dest, readonly: true, source });
     request.mounts.push(mount("/w", tree("/")));
     let ran = space.ask(request).await?;
-    let ro = if space.rung == Rung::Chroot { "" } else { "ro\n" };
-    same(&ran.out, &format!("2\n{ro}y\n/w/etc\n"))?;
+    same(&ran.out, "2\nro\ny\n/w/etc\n")?;
     same(&space.left(&ran)?, "")?;
     let mut request = space.request("true");
     request.mounts.push(mount("/m", tree("no/such")));
     same(&space.refused(request).await?.text, "\"no/such\": not found")
+}
+
+async fn what_is_mounted_to_be_read_cannot_be_changed(space: &Space) -> Outcome {
+    let script = "cd /r; no() { \"$@\" 2>/tmp/why && echo \"$*\"; grep -q 'Read-only' /tmp/why || echo \"$*: $(cat /tmp/why)\"; }; \
+        no touch etc/passwd; no touch new; no mkdir etc/new; no rmdir tmp; no rm etc/passwd; no ln -s x etc/l; \
+        no ln etc/passwd etc/hard; no mv etc/passwd etc/moved; no chmod 700 etc; no chown 5 etc/passwd; no mkfifo etc/p; \
+        no cp /etc/group etc/passwd; no cp /etc/group new; no truncate -s 0 etc/passwd; mkdir -p etc; \
+        cat etc/passwd > /dev/null && cp etc/passwd /tmp/ && mv /tmp/passwd /tmp/moved; mkdir etc 2>/tmp/why; grep -o exists /tmp/why; \
+        rmdir /r 2>/tmp/why; grep -o busy /tmp/why; cd /; ls /r | wc -l";
+    let mut request = space.request(script);
+    let (chain, selector) = (vec![space.base.clone()], String::new());
+    let source = MountSource::Tree { chain, selector, commit: None };
+    request.mounts.push(ExecMount {
+        dest: "/r".to_owned(),
+        readonly: true,
+        source: source.clone(),
+    });
+    let ran = space.ask(request).await?;
+    let count = ran.out.lines().last().unwrap_or_default();
+    same(&ran.out, &format!("exists\nbusy\n{count}\n"))?;
+    // No mount point can be made in it.
+    let mut request = space.request("true");
+    request.mounts.push(ExecMount { dest: "/r".to_owned(), readonly: true, source });
+    request.mounts.push(mount("/r/new/x", MountSource::Tmpfs { size: 0 }));
+    let failure = space.refused(request).await?;
+    same(
+        &failure.text[failure.text.len().saturating_sub(35)..],
+        "Read-only file system (os error 30)",
+    )
 }
 
 async fn a_relayed_socket_is_in_its_place(space: &Space) -> Outcome {

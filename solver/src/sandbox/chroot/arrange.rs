@@ -75,6 +75,11 @@ impl Arrangement {
         self.target.stubs.clone()
     }
 
+    /// Whether there is something at `at`.
+    pub(super) fn is_there(&self, at: &str) -> bool {
+        matches!(self.target.existing(at), Ok(Some(_)))
+    }
+
     /// Puts `item` of the holding directory at `at`, which is made if it is missing.
     pub(super) fn put(
         &mut self,

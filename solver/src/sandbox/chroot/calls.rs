@@ -10,6 +10,7 @@ use crate::sandbox::bpf::{
 };
 use crate::sandbox::sys::Instruction;
 
+use super::changes::{self, Change};
 use super::fence::Reach;
 
 /// What a call is, and where in its arguments things are.
@@ -29,7 +30,7 @@ pub(super) enum Call {
     ReadLink { dir: Option<usize>, path: usize },
     /// chdir(2).
     ChangeDir,
-    /// mknod(2) of a device.
+    /// mknod(2) of a device, and of anything where mounts can only be read.
     MakeNode { dir: Option<usize>, path: usize },
     /// uname(2).
     Names,
@@ -38,13 +39,16 @@ pub(super) enum Call {
     /// A call about a process, a group or a user (argument 1), by its kind (argument 0), of which
     /// this number is a process and the next one a group.
     Kind { process: u64 },
+    /// A call that changes a file or a name.
+    Change(Change),
 }
 
 /// `faccessat2` and `sched_setattr`, for which the C library's names are newer than its list.
 const FACCESSAT2: i64 = 439;
 
-/// The calls of this machine's own interface.
-pub(super) fn native(reach: Reach) -> Vec<(i64, Call)> {
+/// The calls of this machine's own interface. `readonly` is whether there are mounts that can only be
+/// read.
+pub(super) fn native(reach: Reach, readonly: bool) -> Vec<(i64, Call)> {
     let process = Call::Process { pid: 0 };
     let mut calls = vec![
         (libc::SYS_openat, Call::Open { dir: Some(0), path: 1, flags: 2 }),
@@ -66,6 +70,9 @@ pub(super) fn native(reach: Reach) -> Vec<(i64, Call)> {
         (libc::SYS_ioprio_set, Call::Kind { process: 1 }),
     ];
     calls.extend(old());
+    if readonly {
+        calls.extend(changes::native().into_iter().map(|it| (it.0, Call::Change(it.1))));
+    }
     if reach == Reach::Everybody {
         let signals = [
             libc::SYS_kill,
@@ -102,6 +109,14 @@ const NO_FAMILY: u32 = errno(libc::EAFNOSUPPORT as u32);
 /// `O_CREAT | O_EXCL`: makes a file or fails.
 const NEW: u32 = 0o300;
 
+/// `O_WRONLY | O_RDWR | O_CREAT | O_TRUNC`: changes a file or a name.
+const WRITES: u32 = 0o1103;
+
+/// `F_SETOWN`, `F_SETOWN_EX`: whom the kernel signals for a descriptor.
+const SET_OWNER: [u32; 2] = [8, 15];
+/// The same as `FIOSETOWN` and `SIOCSPGRP` of ioctl(2).
+const SET_OWNER_BY_IOCTL: [u32; 2] = [0x8901, 0x8902];
+
 /// `AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH`.
 const ITSELF: u32 = 0x1100;
 
@@ -122,6 +137,20 @@ const fn narrow(arch: Arch) -> [(u32, usize); 7] {
     }
 }
 
+/// kill(2) and its relatives of the 32-bit interfaces, of which argument 0 is the process: `kill`,
+/// `tkill`, `tgkill`, `rt_sigqueueinfo`, `rt_tgsigqueueinfo`, `pidfd_open`.
+pub(super) const fn narrow_signals(arch: Arch) -> [u32; 6] {
+    match arch {
+        Arch::X86_64 => [37, 238, 270, 178, 335, 434],
+        Arch::Aarch64 => [37, 238, 268, 178, 363, 434],
+    }
+}
+
+/// fcntl(2) and fcntl64(2) of the 32-bit interfaces.
+const fn narrow_fcntl(_: Arch) -> [u32; 2] {
+    [55, 221]
+}
+
 /// socket(2) and socketcall(2) of the 32-bit interfaces.
 const fn narrow_sockets(arch: Arch) -> [u32; 2] {
     match arch {
@@ -130,9 +159,22 @@ const fn narrow_sockets(arch: Arch) -> [u32; 2] {
     }
 }
 
-/// The filter of a step. `listens` is whether there is somebody to ask; `network` whether it may
-/// talk to other machines.
-pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruction> {
+/// What a filter depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// How far a keeper's signals reach.
+    pub(super) reach: Reach,
+    /// Whether there is somebody to ask.
+    pub(super) listens: bool,
+    /// Whether the step may talk to other machines.
+    pub(super) network: bool,
+    /// Whether it has mounts that can only be read.
+    pub(super) readonly: bool,
+}
+
+/// The filter of a step.
+pub(super) fn filter(wanted: Wanted) -> Vec<Instruction> {
+    let Wanted { reach, network, .. } = wanted;
     let mut own = Vec::new();
     if Arch::HERE == Arch::X86_64 {
         // x32: a step has no use for it, and the numbers would be others.
@@ -144,8 +186,12 @@ pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruct
             own.extend(answer);
         }
     };
-    for (number, call) in native(reach) {
-        add(number, verdict(call, listens));
+    for (number, call) in native(reach, wanted.readonly) {
+        add(number, verdict(call, wanted));
+    }
+    if reach == Reach::Everybody {
+        add(libc::SYS_fcntl, signalling(SET_OWNER));
+        add(libc::SYS_ioctl, signalling(SET_OWNER_BY_IOCTL));
     }
     if !network {
         add(libc::SYS_socket, one_of(&FAMILIES, NO_FAMILY, ALLOW));
@@ -157,6 +203,23 @@ pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruct
         other.extend([if_equal(number, 0, 4), load(arg(pid)), if_equal(0, 0, 1)]);
         other.extend([ret(ALLOW), ret(FORBID)]);
     }
+    if reach == Reach::Everybody {
+        let ask = if wanted.listens { NOTIFY } else { FORBID };
+        for number in narrow_signals(Arch::HERE) {
+            other.extend([if_equal(number, 0, 4), load(arg(0)), if_equal(0, 0, 1)]);
+            other.extend([ret(ALLOW), ret(ask)]);
+        }
+        for (numbers, values) in
+            [(narrow_fcntl(Arch::HERE), SET_OWNER), ([54, 54], SET_OWNER_BY_IOCTL)]
+        {
+            for number in numbers {
+                let answer = signalling(values);
+                let skip = u8::try_from(answer.len()).unwrap_or(u8::MAX);
+                other.push(if_equal(number, 0, skip));
+                other.extend(answer);
+            }
+        }
+    }
     if !network {
         for number in narrow_sockets(Arch::HERE) {
             other.extend([if_equal(number, 0, 1), ret(NO_FAMILY)]);
@@ -167,8 +230,15 @@ pub(super) fn filter(reach: Reach, listens: bool, network: bool) -> Vec<Instruct
     by_interface([(own_audit, own), (other_audit, other)], ALLOW)
 }
 
+/// A call that could have the kernel signal somebody is refused by the values of its second argument.
+fn signalling(values: [u32; 2]) -> Vec<Instruction> {
+    let [one, two] = values;
+    vec![load(arg(1)), if_equal(one, 1, 0), if_equal(two, 0, 1), ret(FORBID), ret(ALLOW)]
+}
+
 /// What becomes of a call; the program ends with it.
-fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
+fn verdict(call: Call, wanted: Wanted) -> Vec<Instruction> {
+    let Wanted { listens, readonly, .. } = wanted;
     let ask = if listens { NOTIFY } else { ALLOW };
     let here = |dir: Option<usize>| -> Vec<Instruction> {
         let cwd = libc::AT_FDCWD.cast_unsigned();
@@ -179,6 +249,12 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
         program
     };
     match call {
+        Call::Open { dir, flags, .. } if readonly => {
+            let mut program = vec![load(arg(flags)), if_any(WRITES, 0, 1), ret(ask)];
+            program.extend(here(dir));
+            program.push(ret(ask));
+            program
+        }
         Call::Open { dir, flags, .. } => {
             let mut program = here(dir);
             program.extend([load(arg(flags)), and(NEW), if_equal(NEW, 0, 1)]);
@@ -194,6 +270,7 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
             program.push(ret(ask));
             program
         }
+        Call::MakeNode { .. } if readonly => vec![ret(ask)],
         Call::MakeNode { path, .. } => vec![
             load(arg(path + 1)),
             and(KIND),
@@ -202,7 +279,7 @@ fn verdict(call: Call, listens: bool) -> Vec<Instruction> {
             ret(ALLOW),
             ret(ask),
         ],
-        Call::OpenHow | Call::ChangeDir | Call::Names => vec![ret(ask)],
+        Call::OpenHow | Call::ChangeDir | Call::Names | Call::Change(_) => vec![ret(ask)],
         Call::Process { pid } => about(pid, listens),
         Call::Kind { .. } => about(1, listens),
     }
@@ -225,10 +302,13 @@ mod tests {
 
     const HERE: u32 = libc::AT_FDCWD.cast_unsigned();
 
+    const USUAL: Wanted =
+        Wanted { reach: Reach::Step, listens: true, network: true, readonly: false };
+
     #[test]
     fn asks_about_what_can_be_a_file_of_the_kernel() {
         let [arch, _] = Arch::HERE.audit();
-        let program = filter(Reach::Step, true, true);
+        let program = filter(USUAL);
         let run = |number, args| run(&program, arch, number, args);
         assert_eq!(run(libc::SYS_openat, [HERE, 0, 0, 0]), NOTIFY);
         assert_eq!(run(libc::SYS_openat, [HERE, 0, 0o101, 0]), NOTIFY, "/dev/stdout");
@@ -250,24 +330,58 @@ mod tests {
     #[test]
     fn other_processes_are_asked_about() {
         let [arch, narrow] = Arch::HERE.audit();
-        let program = filter(Reach::Step, true, true);
+        let program = filter(USUAL);
         assert_eq!(run(&program, arch, libc::SYS_prlimit64, [0; 4]), ALLOW);
         assert_eq!(run(&program, arch, libc::SYS_prlimit64, [5, 0, 0, 0]), NOTIFY);
         assert_eq!(run(&program, arch, libc::SYS_setpriority, [0, 5, 0, 0]), NOTIFY);
         assert_eq!(run(&program, arch, libc::SYS_kill, [5, 0, 0, 0]), ALLOW, "Landlock's business");
         assert_eq!(run(&program, narrow, 97, [0, 5, 0, 0]), FORBID);
         assert_eq!(run(&program, narrow, 97, [0, 0, 0, 0]), ALLOW);
-        let program = filter(Reach::Everybody, true, true);
+        let far = Wanted { reach: Reach::Everybody, ..USUAL };
+        let program = filter(far);
         assert_eq!(run(&program, arch, libc::SYS_kill, [5, 0, 0, 0]), NOTIFY);
-        let alone = filter(Reach::Everybody, false, true);
+        let alone = filter(Wanted { listens: false, ..far });
         assert_eq!(run(&alone, arch, libc::SYS_kill, [5, 0, 0, 0]), FORBID);
         assert_eq!(run(&alone, arch, libc::SYS_openat, [HERE, 0, 0, 0]), ALLOW);
     }
 
     #[test]
+    fn who_reaches_everybody_signals_nobody_by_a_descriptor() {
+        let [arch, narrow] = Arch::HERE.audit();
+        let program = filter(Wanted { reach: Reach::Everybody, ..USUAL });
+        for (audit, number) in [(arch, libc::SYS_fcntl), (narrow, 55), (narrow, 221)] {
+            assert_eq!(run(&program, audit, number, [3, 8, 5, 0]), FORBID);
+            assert_eq!(run(&program, audit, number, [3, 15, 5, 0]), FORBID);
+            assert_eq!(run(&program, audit, number, [3, 4, 5, 0]), ALLOW);
+        }
+        for (audit, number) in [(arch, libc::SYS_ioctl), (narrow, 54)] {
+            assert_eq!(run(&program, audit, number, [3, 0x8902, 5, 0]), FORBID);
+            assert_eq!(run(&program, audit, number, [3, 0x5401, 5, 0]), ALLOW);
+        }
+        assert_eq!(run(&program, narrow, 37, [5, 9, 0, 0]), NOTIFY);
+        let near = filter(USUAL);
+        assert_eq!(run(&near, arch, libc::SYS_fcntl, [3, 8, 5, 0]), ALLOW);
+        assert_eq!(run(&near, narrow, 37, [5, 9, 0, 0]), ALLOW);
+    }
+
+    #[test]
+    fn who_has_mounts_to_read_asks_before_it_changes_anything() {
+        let [arch, _] = Arch::HERE.audit();
+        let program = filter(Wanted { readonly: true, ..USUAL });
+        let run = |number, args| run(&program, arch, number, args);
+        assert_eq!(run(libc::SYS_openat, [HERE, 0, 0o301, 0]), NOTIFY, "a new file");
+        assert_eq!(run(libc::SYS_openat, [7, 0, 1, 0]), NOTIFY, "in an open directory");
+        assert_eq!(run(libc::SYS_openat, [7, 0, 0, 0]), ALLOW);
+        assert_eq!(run(libc::SYS_mkdirat, [7, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_mknodat, [HERE, 0, 0o1_0644, 0]), NOTIFY, "a pipe");
+        assert_eq!(run(libc::SYS_fchmod, [3, 0, 0, 0]), NOTIFY);
+        assert_eq!(run(libc::SYS_read, [3, 0, 0, 0]), ALLOW);
+    }
+
+    #[test]
     fn without_a_network_sockets_have_paths() {
         let [arch, narrow] = Arch::HERE.audit();
-        let program = filter(Reach::Step, true, false);
+        let program = filter(Wanted { network: false, ..USUAL });
         assert_eq!(run(&program, arch, libc::SYS_socket, [1, 0, 0, 0]), ALLOW);
         for family in FAMILIES {
             assert_eq!(run(&program, arch, libc::SYS_socket, [family, 0, 0, 0]), NO_FAMILY);

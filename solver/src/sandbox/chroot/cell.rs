@@ -19,12 +19,13 @@ use rustix::io::Errno;
 use rustix::process::{PidfdFlags, WaitOptions};
 use rustix::thread::CapabilitySet;
 
-use super::calls;
+use super::calls::{self, Wanted};
+use super::changes::Mounts;
 use super::fence::{self, Reach};
 use super::plan::{Cell, Secret, WITHHELD};
 use super::serve::{Served, Server, memory};
 use crate::sandbox::init::{self, InitError};
-use crate::sandbox::plan::{Process, Report};
+use crate::sandbox::plan::{HostPath, Process, Report};
 use crate::sandbox::sys::{self, Ended, Fork, Listener};
 use crate::sandbox::{bpf, caps, cgroup, seccomp};
 use crate::worker::wire::{self, WireError};
@@ -139,7 +140,9 @@ fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
             let process = rustix::process::pidfd_open(number, PidfdFlags::empty())
                 .map_err(init::call("watch the step's process"))?;
             let (nodes, hostname, network) = (cell.nodes, cell.hostname.clone(), cell.network);
-            let served = Some(Served { root, nodes, secrets, hostname, reach, network });
+            let mounts = mounts(cell);
+            let served = Served { root, nodes, secrets, hostname, reach, network, mounts };
+            let served = Some(served);
             let (server, failure, unanswered, told) = (None, None, false, told.into());
             Ok(Side::Keeper(Box::new(Keeper {
                 pid,
@@ -153,6 +156,12 @@ fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
             })))
         }
     }
+}
+
+/// Where the step mounts what, as it sees it.
+fn mounts(cell: &Cell) -> Mounts {
+    let seen = |path: &HostPath| [b"/", path.as_path().as_os_str().as_encoded_bytes()].concat();
+    Mounts::new(cell.mounts.iter().map(|(path, readonly)| (seen(path), *readonly)))
 }
 
 /// Puts secrets into files in memory that cannot be written to, and makes their places as large.
@@ -245,7 +254,8 @@ fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<(), Report
         sys::install_filter(&filter, Listener::None)
             .map_err(failed("install the system call filter"))?;
     }
-    let filter = |listens| calls::filter(reach, listens, cell.network);
+    let (network, readonly) = (cell.network, mounts(cell).any_readonly());
+    let filter = |listens| calls::filter(Wanted { reach, listens, network, readonly });
     let what = "install the filter that asks the keeper";
     match sys::install_filter(&filter(true), Listener::New) {
         Ok(listener) => {

@@ -33,6 +33,7 @@ mod arrange;
 mod caches;
 mod calls;
 mod cell;
+mod changes;
 mod fence;
 mod links;
 mod parent;

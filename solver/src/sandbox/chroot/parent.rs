@@ -77,7 +77,11 @@ pub(in crate::sandbox) fn run(
         secrets: Vec::new(),
         cgroup: step.cgroup,
         network: step.network,
+        mounts: Vec::new(),
     };
+    if step.layout.root_readonly {
+        cell.mounts.push((PathBuf::new().into(), true));
+    }
     arrange(&mut all, step.layout, &mut cell, &lent)?;
     let stubs = all.stubs();
     let outcome = keep(step.program, &cell, fds, killer);
@@ -127,13 +131,15 @@ fn arrange(
     cell.nodes = system::dev(&dev).map_err(making)?;
     system::sys(&sys).map_err(making)?;
     for (at, item) in [("/proc", &proc), ("/dev", &dev), ("/sys", &sys)] {
-        all.put(at, item, Litter::Keep).map_err(|it| setup(&it))?;
+        let placed = all.put(at, item, Litter::Keep).map_err(|it| setup(&it))?;
+        cell.mounts.push((placed.path.into(), false));
     }
     let files = [("/etc/resolv.conf", &layout.resolv_conf), ("/etc/hosts", &layout.hosts)];
     for (index, (at, from)) in files.into_iter().enumerate() {
         let item = all.held(&format!("file-{index}"));
         fs::copy(from.as_path(), &item).map_err(|error| failed("copy a generated file", &error))?;
-        all.put(at, &item, layout.litter).map_err(|it| setup(&it))?;
+        let placed = all.put(at, &item, layout.litter).map_err(|it| setup(&it))?;
+        cell.mounts.push((placed.path.into(), false));
     }
     for (index, mount) in layout.mounts.iter().enumerate() {
         place(all, index, mount, layout.litter, cell, lent)?;
@@ -150,38 +156,47 @@ fn place(
     lent: &BTreeMap<usize, Loan<'_>>,
 ) -> Result<(), RunError> {
     let item = all.held(&format!("mount-{index}"));
-    match &mount.source {
+    let is_there = all.is_there(&mount.at);
+    let mut put = |item: &Path| all.put(&mount.at, item, litter).map_err(|it| setup(&it));
+    let placed = match &mount.source {
         Source::Tmpfs { .. } => {
             system::memory(&item).map_err(|error| failed("make a directory", &error))?;
-            all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
+            put(&item)?
         }
         Source::Secret { from, uid, gid, mode } => {
             system::secret(&item, *mode)
                 .map_err(|error| failed("make a secret's place", &error))?;
-            let placed = all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
-            let (path, inode) = (HostPath(placed.path), placed.inode);
+            let placed = put(&item)?;
+            let (path, inode) = (HostPath(placed.path.clone()), placed.inode);
             let (from, uid, gid, mode) = (*from, *uid, *gid, *mode);
             cell.secrets.push(Secret { path, inode, from, uid, gid, mode });
+            placed
         }
         Source::Tree { tree, selector } => {
             copy(tree, selector, &item)?;
-            all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
+            put(&item)?
         }
         Source::Host(from) => match lent.get(&index) {
-            // Nobody can be kept from writing to it, so it is written to in vain.
+            // That it cannot be written to is no fence: so it is written to in vain.
             Some(cache) if mount.readonly => {
                 tree_copy::copy(&Rootfs::Dir(cache.now().to_owned()), "", &item)
                     .map_err(|error| failed("copy a cache", &error))?;
-                all.put(&mount.at, &item, litter).map_err(|it| setup(&it))?;
+                put(&item)?
             }
-            Some(cache) => {
-                all.put(&mount.at, cache.now(), litter).map_err(|it| setup(&it))?;
-            }
-            None => {
-                all.put(&mount.at, from.as_path(), litter).map_err(|it| setup(&it))?;
-            }
+            Some(cache) => put(cache.now())?,
+            None => put(from.as_path())?,
         },
+    };
+    let around = |it: &&(HostPath, bool)| {
+        let at = it.0.as_path();
+        !at.as_os_str().is_empty() && placed.path.starts_with(at)
+    };
+    let outer = cell.mounts.iter().filter(around).max_by_key(|it| it.0.as_path().as_os_str().len());
+    if !is_there && outer.is_some_and(|it| it.1) {
+        let source = rustix::io::Errno::ROFS.into();
+        return Err(setup(&KernelError::MountPoint { at: mount.at.clone(), source }));
     }
+    cell.mounts.push((placed.path.into(), mount.readonly));
     Ok(())
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Cell {
     pub(super) cgroup: Option<usize>,
     /// Whether it may talk to other machines.
     pub(super) network: bool,
+    /// Where it mounts something, in the tree (no leading `/`; empty for the root), and whether that
+    /// can only be read.
+    pub(super) mounts: Vec<(HostPath, bool)>,
 }
 
 /// How a step has its devices.

@@ -9,6 +9,7 @@ mod look;
 mod mirror;
 mod node;
 mod open;
+mod readonly;
 mod tracee;
 
 use std::collections::HashMap;
@@ -23,10 +24,12 @@ pub(super) use open::memory;
 use self::mirror::Mirror;
 use self::tracee::{PATH_MAX, Tracees};
 use super::calls::{self, Call};
+use super::changes::{Change, Mounts, Name};
 use super::fence::Reach;
 use super::paths::{self, Place, Who};
 use super::plan::{Nodes, Secret};
 use crate::sandbox::asked::{Answer, Stop, answer_next, int};
+use crate::sandbox::bpf::Arch;
 use crate::sandbox::sys::{self, Notification};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -60,6 +63,7 @@ pub(super) struct Server {
     secrets: Vec<(Secret, OwnedFd)>,
     hostname: String,
     network: bool,
+    mounts: Mounts,
 }
 
 /// What a server is made of, before there is a listener.
@@ -77,12 +81,14 @@ pub(super) struct Served {
     pub(super) reach: Reach,
     /// Whether it may talk to other machines.
     pub(super) network: bool,
+    /// What it mounts.
+    pub(super) mounts: Mounts,
 }
 
 impl Server {
     /// Answers what `listener` tells of.
     pub(super) fn new(listener: OwnedFd, served: Served) -> io::Result<Self> {
-        let Served { root, nodes, secrets, hostname, reach, network } = served;
+        let Served { root, nodes, secrets, hostname, reach, network, mounts } = served;
         let open = |path| rustix::fs::open(path, PATH | OFlags::DIRECTORY, Mode::empty());
         let tracees = Tracees::new(open("/proc")?);
         let root_path = path_of(&root)?;
@@ -94,11 +100,12 @@ impl Server {
             root,
             root_path,
             sys: open("/sys")?,
-            calls: calls::native(reach).into_iter().collect(),
+            calls: calls::native(reach, mounts.any_readonly()).into_iter().collect(),
             nodes,
             secrets,
             hostname,
             network,
+            mounts,
         })
     }
 
@@ -114,16 +121,18 @@ impl Server {
 
     fn handle(&self, call: &Notification) -> Answer {
         let args = &call.args;
+        if call.arch != Arch::HERE.audit()[0] {
+            // Of the 32-bit interfaces only signals are asked about.
+            return self.about(args[0]);
+        }
         match *self.calls.get(&call.number).ok_or(Stop::Continue)? {
-            Call::Open { path, flags, .. } => {
-                let subject = self.subject(call, args[path])?;
-                self.open(call, &subject, args[flags])
+            Call::Open { dir, path, flags } => {
+                self.open_anything(call, Name { dir, path }, args[flags])
             }
             Call::OpenHow => {
                 let mut how = [0; 8];
                 self.tracees.read(call.pid, args[2], &mut how)?;
-                let subject = self.subject(call, args[1])?;
-                self.open(call, &subject, u64::from_le_bytes(how))
+                self.open_anything(call, Name { dir: Some(0), path: 1 }, u64::from_le_bytes(how))
             }
             Call::Stat { path, out, .. } => {
                 let subject = self.subject(call, args[path])?;
@@ -133,10 +142,12 @@ impl Server {
                 let subject = self.subject(call, args[1])?;
                 self.statx(call, &subject)
             }
-            Call::Access { path, mode, .. } => {
-                let subject = self.subject(call, args[path])?;
-                self.access(call, &subject, args[mode])
-            }
+            Call::Access { dir, path, mode } => match self.subject(call, args[path]) {
+                Err(Stop::Continue) if self.mounts.any_readonly() && args[mode] & 2 != 0 => {
+                    self.may_write(call, Name { dir, path })
+                }
+                subject => self.access(call, &subject?, args[mode]),
+            },
             Call::ReadLink { path, .. } => {
                 if paths::is_a_real_link(&self.tracees.path(call.pid, args[path])?) {
                     return Err(Stop::Continue);
@@ -151,13 +162,38 @@ impl Server {
                 }
                 Err(Stop::Continue)
             }
-            Call::MakeNode { dir, path } => self.make_node(call, dir, path),
+            Call::MakeNode { dir, path } => {
+                if self.mounts.any_readonly() {
+                    match self.change(call, Change::Make(Name { dir, path })) {
+                        Err(Stop::Continue) => {}
+                        answer => return answer,
+                    }
+                }
+                self.make_node(call, dir, path)
+            }
+            Call::Change(change) => self.change(call, change),
             Call::Names => self.names(call, args[0]),
             Call::Process { pid } => self.about(args[pid]),
             Call::Kind { process } => match args[0] {
                 kind if kind == process || kind == process + 1 => self.about(args[1]),
                 _ => Err(Stop::Failed(Errno::PERM)),
             },
+        }
+    }
+
+    /// open(2) of what may be a file of the kernel, a secret, or on a read-only mount.
+    fn open_anything(&self, call: &Notification, at: Name, flags: u64) -> Answer {
+        let dir = at.dir.map_or(libc::AT_FDCWD, |it| int(call.args[it]));
+        let subject = match dir {
+            libc::AT_FDCWD => self.subject(call, call.args[at.path]),
+            // What is found from an open directory is what it is.
+            _ => Err(Stop::Continue),
+        };
+        match subject {
+            Err(Stop::Continue) if self.mounts.any_readonly() => {
+                self.write(call, at, OFlags::from_bits_retain(int(flags).cast_unsigned()))
+            }
+            subject => self.open(call, &subject?, flags),
         }
     }
 

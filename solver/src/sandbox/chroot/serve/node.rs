@@ -15,6 +15,9 @@ impl Server {
     pub(super) fn make_node(&self, call: &Notification, dir: Option<usize>, path: usize) -> Answer {
         let (mode, device) = (int(call.args[path + 1]).cast_unsigned(), call.args[path + 2]);
         let kind = FileType::from_raw_mode(mode);
+        if !matches!(kind, FileType::CharacterDevice | FileType::BlockDevice) {
+            return Err(Stop::Continue);
+        }
         // 0/0 is overlay's whiteout: the kernel decides.
         if kind == FileType::CharacterDevice && device == 0 {
             return Err(Stop::Continue);
@@ -57,7 +60,7 @@ impl Server {
     }
 
     /// The path of a call from the step's root, links and `..` still in it.
-    fn whole_path(
+    pub(super) fn whole_path(
         &self,
         call: &Notification,
         dir: Option<i32>,
