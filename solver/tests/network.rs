@@ -1,11 +1,12 @@
 //! The network of steps, against servers in a network that is made for the test.
 //!
-//! The test starts itself again in a user and network namespace of its own (`unshare`), the *host*,
+//! The test starts itself again in a network namespace of its own (`unshare`), the *host*,
 //! and in a third one, the *outside*, at the other end of a veth pair. Where that cannot be had it
 //! says so and passes.
 
 #![expect(clippy::print_stdout, reason = "it is its own test runner")]
 
+mod report;
 mod space;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -15,6 +16,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use rbuild_solver::sandbox::network::{Backend, Options};
 use rbuild_solver::worker::launch::{Rung, Snapshotter};
 use rbuild_solver::worker::proto::{ExitStatus, Network};
+use report::Report;
 use space::Space;
 
 /// Addresses of the outside.
@@ -35,16 +37,18 @@ fn main() -> ExitCode {
         Ok("outside") => outside(),
         Ok(_) => inside(),
         Err(_) => {
-            // `--map-auto` needs subordinate ids; without them steps cannot be had either.
-            let words = "--user --map-root-user --map-auto --net --mount --keep-caps";
+            // `--map-auto` needs subordinate ids; without them steps cannot be had either. Root has
+            // all ids.
+            let words = if rustix::process::geteuid().is_root() {
+                "--net --mount"
+            } else {
+                "--user --map-root-user --map-auto --net --mount --keep-caps"
+            };
             let status = again("host", Command::new("unshare").args(words.split(' '))).status();
             match status.map(|it| it.code()) {
                 Ok(Some(0)) => ExitCode::SUCCESS,
                 Ok(Some(code)) if code == i32::from(FAILED) => ExitCode::FAILURE,
-                other => {
-                    println!("skipped: no user and network namespace can be had: {other:?}");
-                    ExitCode::SUCCESS
-                }
+                other => skipped(&format!("no user and network namespace can be had: {other:?}")),
             }
         }
     }
@@ -155,10 +159,7 @@ fn inside() -> ExitCode {
     let prepared = cable().and_then(|child| resolver(STUB).map(|()| child));
     let mut outside = match prepared {
         Ok(child) => child,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return ExitCode::SUCCESS;
-        }
+        Err(reason) => return skipped(&reason),
     };
     serve("127.0.0.1", 8080);
     serve(HOST[0], 8080);
@@ -169,25 +170,24 @@ fn inside() -> ExitCode {
     let found = runtime.block_on(Space::with_network(Snapshotter::Auto, Rung::Userns, options));
     let space = match found {
         Ok(space) => space,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return ExitCode::SUCCESS;
-        }
+        Err(reason) => return skipped(&reason),
     };
-    let mut failed = false;
+    let mut report = Report::default();
     for (name, case) in cases().into_iter().filter(|it| it.0.contains(&filter)) {
-        match runtime.block_on(case(&space)) {
-            Ok(()) => println!("{name}: ok"),
-            Err(text) => {
-                println!("{name}: FAILED: {text}");
-                failed = true;
-            }
-        }
+        report.case(name, runtime.block_on(case(&space)));
     }
     runtime.block_on(space.close());
     drop(outside.kill());
     drop(outside.wait());
-    if failed { ExitCode::from(FAILED) } else { ExitCode::SUCCESS }
+    if report.close() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) }
+}
+
+/// None of the cases can be tried.
+fn skipped(reason: &str) -> ExitCode {
+    let mut report = Report::default();
+    report.skip("the network of steps", reason);
+    report.close();
+    ExitCode::SUCCESS
 }
 
 type Outcome = Result<(), String>;

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, reason = "it is its own test runner")]
 
 mod killed;
+mod report;
 mod space;
 mod together;
 
@@ -16,6 +17,7 @@ use std::process::ExitCode;
 use killed::{nothing_outlives_a_killed_build, nothing_outlives_a_killed_keeper};
 use rbuild_solver::worker::launch::{Rung, Snapshotter};
 use rbuild_solver::worker::proto::{ExecMount, FailureKind, MountSource, Network};
+use report::Report;
 use space::{Space, cache, fresh_proc, mount};
 use together::{
     several_run_at_once, steps_of_different_stages_run_side_by_side,
@@ -35,7 +37,7 @@ fn main() -> ExitCode {
     }
     let filter = std::env::args().nth(1).filter(|it| !it.starts_with('-')).unwrap_or_default();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let mut code = ExitCode::SUCCESS;
+    let mut report = Report::default();
     let drivers = [Snapshotter::Overlay, Snapshotter::Plain];
     let rungs = [Rung::Userns, Rung::UsernsSingle, Rung::Chroot];
     let both = rungs.iter().flat_map(|&it| drivers.map(|driver| (it, driver)));
@@ -45,22 +47,17 @@ fn main() -> ExitCode {
         let space = match runtime.block_on(Space::new(snapshotter, rung)) {
             Ok(space) => space,
             Err(reason) => {
-                println!("skipped ({rung:?}, {snapshotter:?}): {reason}");
+                report.skip(&format!("steps ({rung:?}, {snapshotter:?})"), &reason);
                 continue;
             }
         };
         for (name, case) in cases().into_iter().filter(|it| it.0.contains(&filter)) {
-            match runtime.block_on(case(&space)) {
-                Ok(()) => println!("{name} ({rung:?}, {snapshotter:?}): ok"),
-                Err(text) => {
-                    println!("{name} ({rung:?}, {snapshotter:?}): FAILED: {text}");
-                    code = ExitCode::FAILURE;
-                }
-            }
+            let name = format!("{name} ({rung:?}, {snapshotter:?})");
+            report.case(&name, runtime.block_on(case(&space)));
         }
         runtime.block_on(space.close());
     }
-    code
+    if report.close() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 pub(crate) type Outcome = Result<(), String>;

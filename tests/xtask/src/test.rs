@@ -14,7 +14,9 @@ pub(crate) fn test(filter: &[String]) -> Outcome {
     let mut sum = Sum::default();
     headline("unit tests");
     let units = ["test", "--workspace", "--exclude", "rbuild-tests", "--no-fail-fast"];
-    let good = sum.run(cargo().args(units).args(filter))?;
+    let mut command = cargo();
+    command.args(units).args(filter).env("RBUILD_SKIPS", &stage.skips);
+    let good = sum.run(&mut command)?;
     headline("end-to-end tests");
     let good = sum.run(stage.end_to_end(&host).args(filter))? && good;
     sum.close(&stage, good)
