@@ -30,9 +30,6 @@ pub struct Selection {
     pub paths: Vec<(String, Digest)>,
 }
 
-/// Most paths of one selection that are remembered for explanations.
-pub(crate) const MAX_EXPLAINED_PATHS: usize = 2000;
-
 /// Name of the part for a content input.
 fn content_name(vertex: &Vertex, content: &ContentInput<'_>) -> String {
     match (*content, &vertex.op) {

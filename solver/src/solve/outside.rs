@@ -11,9 +11,9 @@ use crate::cache::json_list;
 use crate::event::EventKind;
 use crate::llb::op::{Op, SourceOp};
 use crate::llb::{Graph, VertexId};
-use crate::tree::context::{self, FileId, Filter};
+use crate::tree::context::{self, Filter};
 use crate::tree::listing::Listing;
-use crate::tree::stat_cache::StatCache;
+use crate::tree::stat_cache::{StatCache, Version};
 use crate::worker::proto::Root;
 
 /// A tree that is not in the store's layers.
@@ -22,7 +22,7 @@ pub struct Outside {
     /// Its entries.
     pub listing: Arc<Listing>,
     /// Versions of its files, one for each entry.
-    pub ids: Arc<Vec<FileId>>,
+    pub versions: Arc<Vec<Version>>,
     /// Where its files are, as plans name it.
     pub root: Root,
     /// Where its files are, on this host.
@@ -107,7 +107,7 @@ async fn find(
                 }
                 None => Ok(Outside {
                     listing: Arc::new(Listing::default()),
-                    ids: Arc::default(),
+                    versions: Arc::default(),
                     root: Root::Store(PathBuf::from("tmp")),
                     dir: solver.store.root().to_owned(),
                     digests: caches.of(solver.store.root()),
@@ -148,15 +148,15 @@ async fn walk(
 ) -> Result<Outside, SolveError> {
     let digests = caches.of(&dir);
     let walked = dir.clone();
-    let (listing, ids) = blocking(move || {
+    let (listing, versions) = blocking(move || {
         let found = context::walk(&walked, &filter).map_err(|error| {
             SolveError::host(&format!("read the context {}", walked.display()), &error)
         })?;
         let listing = Listing::new(found.entries).map_err(|error| {
             SolveError::host(&format!("list the context {}", walked.display()), &error)
         })?;
-        Ok((listing, found.ids))
+        Ok((listing, found.versions))
     })
     .await?;
-    Ok(Outside { listing: Arc::new(listing), ids: Arc::new(ids), root, dir, digests })
+    Ok(Outside { listing: Arc::new(listing), versions: Arc::new(versions), root, dir, digests })
 }

@@ -1,7 +1,7 @@
 //! File operations: from trees to a plan, which is put on disk only if somebody reads it.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rbuild_store::entry::Timestamp;
@@ -176,11 +176,19 @@ impl Host for LiveHost {
 ///
 /// If it is not there or not a regular file.
 pub fn open_beneath(directory: &std::path::Path, path: &[u8]) -> io::Result<std::fs::File> {
+    open_below(std::fs::File::open(directory)?.as_fd(), path)
+}
+
+/// [`open_beneath`] a directory that is open.
+///
+/// # Errors
+///
+/// As [`open_beneath`].
+pub fn open_below(directory: BorrowedFd<'_>, path: &[u8]) -> io::Result<std::fs::File> {
     use rustix::fs::{Mode, OFlags, ResolveFlags};
-    let at = std::fs::File::open(directory)?;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    Ok(rustix::fs::openat2(at, path, flags, Mode::empty(), resolve)?.into())
+    Ok(rustix::fs::openat2(directory, path, flags, Mode::empty(), resolve)?.into())
 }
 
 /// The names in a directory below a directory, through no symbolic link.

@@ -4,26 +4,32 @@
 //! those of layers come from the worker, those of contexts from files that are read or known.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use rbuild_store::digest::Digest;
 
-use super::file::{input_tree, names_beneath, open_beneath, outside_tree};
+use super::file::{input_tree, names_beneath, open_below, outside_tree};
 use crate::cache::{ContentInput, content_inputs};
 use crate::llb::op::{FileAction, FileActionKind, Op};
 use crate::llb::{Vertex, VertexId};
 use crate::solve::build::{Build, StepInputs};
-use crate::solve::keys::{MAX_EXPLAINED_PATHS, Selection, Selections};
+use crate::solve::keys::{Selection, Selections};
 use crate::solve::outside::Outside;
-use crate::solve::{SolveError, blocking};
+use crate::solve::{Layers, SolveError, blocking};
 use crate::tree::fileop::Input;
-use crate::tree::select::{self, File, SelectError};
-use crate::tree::stat_cache::digest_file;
+use crate::tree::select::{self, File, SelectError, Selected};
+use crate::tree::stat_cache::{FileHasher, Hashed, StatCache, Version};
+use crate::worker::client::Worker;
 use crate::worker::proto::{Content, LayerId, Root};
 
 /// Threads that read files for their digests.
 const HASH_THREADS: usize = 4;
+
+/// Fewer files than this are read by one thread.
+const FILES_PER_THREAD: usize = 16;
 
 /// Selections of `needed` vertices from trees outside. Trees that are used as a whole (built upon,
 /// mounted writable) have the number of the input after the contents.
@@ -122,16 +128,24 @@ async fn select(
 /// What a copy takes.
 async fn copied(build: &Build, action: &FileAction, tree: Input) -> Result<Selection, SolveError> {
     let FileActionKind::Copy(copy) = &action.kind else { return whole(build, tree, "").await };
-    let copy = copy.clone();
-    let selected = blocking(move || select::copied(&tree, &copy).map_err(SolveError::from)).await?;
-    digest(build, selected).await
+    let (copy, reader) = (copy.clone(), Reader::new(build));
+    let select =
+        move || select::copied(&tree, &copy, &mut |roots, files| reader.digests(roots, files));
+    blocking(select).await.map(Selection::from)
 }
 
 /// All of a tree, or what is at `selector` in it.
 async fn whole(build: &Build, tree: Input, selector: &str) -> Result<Selection, SolveError> {
-    let selector = selector.to_owned();
-    let gather = move || select::mounted(&tree, &selector).map_err(SolveError::from);
-    digest(build, blocking(gather).await?).await
+    let (selector, reader) = (selector.to_owned(), Reader::new(build));
+    let select =
+        move || select::mounted(&tree, &selector, &mut |roots, files| reader.digests(roots, files));
+    blocking(select).await.map(Selection::from)
+}
+
+impl From<Selected> for Selection {
+    fn from(Selected { digest, paths }: Selected) -> Self {
+        Self { digest, paths }
+    }
 }
 
 impl From<SelectError> for SolveError {
@@ -156,105 +170,135 @@ fn same(left: &Root, right: &Root) -> bool {
     }
 }
 
-/// The digest of a selection with its contents.
-async fn digest(build: &Build, selected: select::Selection) -> Result<Selection, SolveError> {
-    let digests = file_digests(build, selected.roots(), selected.files()).await?;
-    let explain = selected.len() <= MAX_EXPLAINED_PATHS;
-    let (digest, paths) = selected.digest(&digests, explain);
-    Ok(Selection { digest, paths })
+/// Reads the files of selections, on a thread that may block.
+struct Reader {
+    layers: Arc<Layers>,
+    worker: Worker,
+    outside: Vec<Outside>,
+    runtime: tokio::runtime::Handle,
 }
 
-/// Digests of contents, in their order.
-async fn file_digests(
-    build: &Build,
-    roots: &[Root],
-    files: &[File],
-) -> Result<Vec<Digest>, SolveError> {
-    let mut digests: Vec<Option<Digest>> = files.iter().map(|file| file.digest).collect();
-    let (mut of_layers, mut of_directories) =
-        (Vec::new(), BTreeMap::<usize, Vec<(usize, Vec<u8>)>>::new());
-    let mut layers: Vec<LayerId> = Vec::new();
-    for (at, file) in files.iter().enumerate().filter(|(_, file)| file.digest.is_none()) {
-        match &file.content {
-            Content::Inline(bytes) => digests[at] = Some(Digest::of(bytes)),
-            Content::Tree { root, path } => match &roots[*root] {
-                Root::Layer(layer) => {
-                    if !layers.contains(layer) {
-                        layers.push(layer.clone());
+impl Reader {
+    /// Must be made on the runtime.
+    fn new(build: &Build) -> Self {
+        Self {
+            layers: Arc::clone(&build.layers),
+            worker: build.solver.worker.clone(),
+            outside: build.outside.values().cloned().collect(),
+            runtime: tokio::runtime::Handle::current(),
+        }
+    }
+
+    /// Digests of contents, in their order.
+    fn digests(&self, roots: &[Root], files: &[File]) -> Result<Vec<Digest>, SolveError> {
+        let mut digests: Vec<Option<Digest>> = vec![None; files.len()];
+        let (mut of_layers, mut of_directories) =
+            (Vec::new(), BTreeMap::<usize, Vec<(usize, &[u8])>>::new());
+        for (at, file) in files.iter().enumerate() {
+            match &file.content {
+                Content::Inline(bytes) => digests[at] = Some(Digest::of(bytes)),
+                Content::Tree { root, path } => match &roots[*root] {
+                    Root::Layer(layer) => of_layers.push((at, (layer.clone(), path.clone()))),
+                    Root::Fd(_) | Root::Store(_) => {
+                        of_directories.entry(*root).or_default().push((at, path));
                     }
-                    of_layers.push((at, (layer.clone(), path.clone())));
-                }
-                Root::Fd(_) | Root::Store(_) => {
-                    of_directories.entry(*root).or_default().push((at, path.clone()));
-                }
-            },
+                },
+            }
         }
-    }
-    build.layers.chain_on_disk(&layers).await?;
-    if !of_layers.is_empty() {
         let (numbers, paths): (Vec<usize>, Vec<(LayerId, Vec<u8>)>) = of_layers.into_iter().unzip();
-        let found = build.solver.worker.hash_files(paths).await?;
-        numbers.into_iter().zip(found).for_each(|(at, digest)| digests[at] = Some(digest));
+        if !paths.is_empty() {
+            let found = self.runtime.block_on(self.layer_digests(paths))?;
+            numbers.into_iter().zip(found).for_each(|(at, digest)| digests[at] = Some(digest));
+        }
+        for (root, paths) in of_directories {
+            let root = &roots[root];
+            let outside: Vec<&Outside> =
+                self.outside.iter().filter(|it| same(&it.root, root)).collect();
+            let directory = self.layers.directory(root).unwrap_or_default();
+            let paths: Vec<(usize, &[u8])> = paths
+                .into_iter()
+                .filter(|(at, path)| {
+                    digests[*at] = known(&outside, path, files[*at].index);
+                    digests[*at].is_none()
+                })
+                .collect();
+            for (at, hashed) in hash_files(&directory, &paths)? {
+                digests[at] = Some(hashed.digest);
+                let Content::Tree { path, .. } = &files[at].content else { continue };
+                if let Some((outside, version)) = listed(&outside, path, files[at].index).next() {
+                    lock(outside).put(version, &hashed);
+                }
+            }
+        }
+        Ok(digests.into_iter().map(|it| it.expect("each content was asked for")).collect())
     }
-    for (root, paths) in of_directories {
-        let (numbers, paths): (Vec<usize>, Vec<Vec<u8>>) = paths.into_iter().unzip();
-        let root = &roots[root];
-        let outside: Vec<Outside> =
-            build.outside.values().filter(|it| same(&it.root, root)).cloned().collect();
-        let directory = build.layers.directory(root).unwrap_or_default();
-        let found = blocking(move || directory_digests(&outside, &directory, &paths)).await?;
-        numbers.into_iter().zip(found).for_each(|(at, digest)| digests[at] = Some(digest));
+
+    async fn layer_digests(
+        &self,
+        files: Vec<(LayerId, Vec<u8>)>,
+    ) -> Result<Vec<Digest>, SolveError> {
+        let mut layers: Vec<LayerId> = Vec::new();
+        for (layer, _) in &files {
+            if layers.last() != Some(layer) && !layers.contains(layer) {
+                layers.push(layer.clone());
+            }
+        }
+        self.layers.chain_on_disk(&layers).await?;
+        Ok(self.worker.hash_files(files).await?)
     }
-    Ok(digests.into_iter().map(|it| it.expect("each content was asked for")).collect())
 }
 
-/// Digests of files in a directory outside of the layers; unchanged ones are not read.
-fn directory_digests(
-    outside: &[Outside],
-    directory: &Path,
-    paths: &[Vec<u8>],
-) -> Result<Vec<Digest>, SolveError> {
-    let mut digests: Vec<Option<Digest>> = paths.iter().map(|path| known(outside, path)).collect();
-    let unknown: Vec<usize> = (0..paths.len()).filter(|&at| digests[at].is_none()).collect();
-    let per_thread = unknown.len().div_ceil(HASH_THREADS).max(1);
-    let read = |at: usize| {
-        let shown =
-            || format!("read {}/{}", directory.display(), String::from_utf8_lossy(&paths[at]));
-        let file = open_beneath(directory, &paths[at])
-            .map_err(|error| SolveError::host(&shown(), &error))?;
-        digest_file(&file).map_err(|error| SolveError::host(&shown(), &error))
-    };
-    let found = std::thread::scope(|scope| {
-        let threads: Vec<_> = unknown
-            .chunks(per_thread)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk
-                        .iter()
-                        .map(|&at| Ok((at, read(at)?)))
-                        .collect::<Result<Vec<_>, SolveError>>()
-                })
-            })
-            .collect();
-        threads
-            .into_iter()
-            .map(|it| it.join().expect("hashing does not panic"))
-            .collect::<Result<Vec<_>, _>>()
-    })?;
-    for (at, hashed) in found.into_iter().flatten() {
-        digests[at] = Some(hashed.digest);
-        if let Some(outside) = outside.first() {
-            let mut cache = outside.digests.lock().unwrap_or_else(PoisonError::into_inner);
-            cache.put(&paths[at], hashed.id, &hashed);
-        }
-    }
-    Ok(digests.into_iter().map(|it| it.expect("each file was read")).collect())
+fn lock(outside: &Outside) -> MutexGuard<'_, StatCache> {
+    outside.digests.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The trees that list a path, and the version they saw. `index` is where it probably is.
+fn listed<'a>(
+    outside: &'a [&Outside],
+    path: &'a [u8],
+    index: Option<usize>,
+) -> impl Iterator<Item = (&'a Outside, Version)> {
+    outside.iter().filter_map(move |it| {
+        let here = |at: &usize| it.listing.entries().get(*at).is_some_and(|it| it.path == path);
+        let at = index.filter(here).or_else(|| it.listing.position(path))?;
+        Some((*it, *it.versions.get(at)?))
+    })
 }
 
 /// The digest of a file that did not change since it was last read.
-fn known(outside: &[Outside], path: &[u8]) -> Option<Digest> {
-    outside.iter().find_map(|it| {
-        let id = it.ids.get(it.listing.position(path)?)?;
-        it.digests.lock().unwrap_or_else(PoisonError::into_inner).get(path, id)
-    })
+fn known(outside: &[&Outside], path: &[u8], index: Option<usize>) -> Option<Digest> {
+    listed(outside, path, index).find_map(|(outside, version)| lock(outside).get(&version))
+}
+
+/// Reads files below a directory, by several threads; each comes back with its number.
+fn hash_files(
+    directory: &Path,
+    files: &[(usize, &[u8])],
+) -> Result<Vec<(usize, Hashed)>, SolveError> {
+    if files.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |path: &[u8], error: &std::io::Error| {
+        let shown = format!("read {}/{}", directory.display(), String::from_utf8_lossy(path));
+        SolveError::host(&shown, error)
+    };
+    let root = std::fs::File::open(directory).map_err(|error| failed(b"", &error))?;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut hasher = FileHasher::default();
+        let mut found = Vec::new();
+        while let Some(&(at, path)) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let hashed = open_below(root.as_fd(), path).and_then(|file| hasher.hash(&file));
+            found.push((at, hashed.map_err(|error| failed(path, &error))?));
+        }
+        Ok(found)
+    };
+    let threads = HASH_THREADS.min(files.len().div_ceil(FILES_PER_THREAD));
+    let found = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        let others = others.into_iter().map(|it| it.join().expect("hashing does not panic"));
+        std::iter::once(own).chain(others).collect::<Result<Vec<_>, SolveError>>()
+    })?;
+    Ok(found.into_iter().flatten().collect())
 }

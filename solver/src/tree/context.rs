@@ -20,6 +20,7 @@ mod follow;
 use follow::{Cover, Scope};
 
 use super::listing::MAX_PATH;
+use super::stat_cache::Version;
 
 /// Deepest directory that is entered.
 const MAX_DEPTH: usize = 512;
@@ -60,7 +61,7 @@ pub struct Walked {
     /// The entries in the order of a listing; the root is not among them.
     pub entries: Vec<Entry>,
     /// One for each entry; meaningful for regular files.
-    pub ids: Vec<FileId>,
+    pub versions: Vec<Version>,
 }
 
 /// A walk failed.
@@ -134,7 +135,7 @@ struct Walker {
     scope: Option<Scope>,
     out: Walked,
     /// Directories above that are written only if something in them is.
-    pending: Vec<(Entry, FileId)>,
+    pending: Vec<Entry>,
     /// First name of each file with several names.
     names: HashMap<(u64, u64), Vec<u8>>,
 }
@@ -219,11 +220,11 @@ impl Walker {
             Err(rustix::io::Errno::ACCESS) if !(within && included && !excluded) => return Ok(()),
             Err(error) => return Err(io_error(path, error)),
         };
-        let entry = (entry(path, &stat, Kind::Dir { opaque: false }), id(&stat));
+        let entry = entry(path, &stat, Kind::Dir { opaque: false });
         let pending = self.pending.len();
         if within && included && !excluded {
             self.flush();
-            self.push(entry);
+            self.push(entry, Version::default());
             self.directory(opened.as_fd(), path, &below, depth + 1)?;
         } else {
             self.pending.push(entry);
@@ -254,13 +255,13 @@ impl Walker {
     /// Writes the directories above that were not written yet.
     fn flush(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
-            self.push(pending);
+            self.push(pending, Version::default());
         }
     }
 
-    fn push(&mut self, (entry, id): (Entry, FileId)) {
+    fn push(&mut self, entry: Entry, version: Version) {
         self.out.entries.push(entry);
-        self.out.ids.push(id);
+        self.out.versions.push(version);
     }
 
     fn leaf(
@@ -300,7 +301,10 @@ impl Walker {
             }
             FileType::Directory | FileType::Unknown => return Ok(()),
         };
-        self.push((entry(path, stat, kind), file_id));
+        // What is empty is not read.
+        let is_read = matches!(kind, Kind::File { size: 1.., .. });
+        let version = if is_read { file_id.version() } else { Version::default() };
+        self.push(entry(path, stat, kind), version);
         Ok(())
     }
 }

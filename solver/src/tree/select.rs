@@ -4,6 +4,8 @@
 //! contents count; times and the links between files do not. A copy's selection comes from
 //! [`super::pick`], as the copy itself does, so the two cannot disagree. The directory whose
 //! content is copied is not part of the selection: nothing of it but its time is copied.
+//!
+//! A selection is digested while it is walked; it is never in memory as a whole.
 
 use std::sync::Arc;
 
@@ -51,155 +53,188 @@ impl From<rbuild_store::pattern::PatternError> for SelectError {
     }
 }
 
+/// Paths that are gathered before the digests of their files are asked for.
+const BATCH: usize = 4096;
+
 /// What a step reads of a tree.
-#[derive(Clone, Debug, Default)]
-pub struct Selection {
-    /// The sources as they were written, wildcards resolved: copies are named after them.
-    sources: Vec<String>,
-    /// What is selected, by path in the tree, in the order of the sources.
-    entries: Vec<Entry>,
-    files: Vec<File>,
-    roots: Vec<Root>,
-    /// Bytes at the front of paths that do not count: the path of what is mounted.
-    skip: usize,
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// Of all of it.
+    pub digest: Digest,
+    /// Of each path but directories, to explain what changed; empty where there are more than
+    /// [`MAX_EXPLAINED_PATHS`].
+    pub paths: Vec<(String, Digest)>,
 }
 
-/// A regular file of a selection.
+/// Most paths of one selection that are remembered for explanations.
+pub const MAX_EXPLAINED_PATHS: usize = 2000;
+
+/// A regular file whose digest the listing does not have.
 #[derive(Clone, Debug)]
 pub struct File {
-    /// Where its bytes are; roots are those of [`Selection::roots`].
+    /// Where its bytes are; the root is one of those given with it.
     pub content: Content,
-    /// Their digest, where the listing has it.
-    pub digest: Option<Digest>,
+    /// Index of its entry in its layer.
+    pub index: Option<usize>,
 }
+
+/// Gives the digests of files, in their order. Asked for a few thousand at a time.
+pub type Digests<'a, E> = dyn FnMut(&[Root], &[File]) -> Result<Vec<Digest>, E> + 'a;
 
 /// Selects what a copy takes of its source.
 ///
 /// # Errors
 ///
-/// If a source or a required path does not exist.
-pub fn copied(tree: &Input, op: &FileCopy) -> Result<Selection, SelectError> {
-    let mut gather = Gather::new(tree);
-    let view = gather.source.view();
-    let filter = Filter::new(&op.include_patterns, &op.exclude_patterns)?;
+/// If a source or a required path does not exist, or a digest cannot be had.
+pub fn copied<E: From<SelectError>>(
+    tree: &Input,
+    op: &FileCopy,
+    digests: &mut Digests<'_, E>,
+) -> Result<Selected, E> {
+    let mut roots = Roots::default();
+    let source = Source::new(tree, &mut roots);
+    let view = source.view();
+    let filter =
+        Filter::new(&op.include_patterns, &op.exclude_patterns).map_err(SelectError::from)?;
     let written = pick::clean_operand(&op.src);
     let sources = if op.allow_wildcard {
-        pick::expand(&*view, &written, op.follow_symlink)?
+        pick::expand(&*view, &written, op.follow_symlink).map_err(SelectError::from)?
     } else {
         vec![written]
     };
+    // Sources as they were written, wildcards resolved: copies are named after them.
+    let mut gather = Gather::new(source, roots, &sources, digests);
+    let mut required: Vec<(&str, &[u8])> = op
+        .required_paths
+        .iter()
+        .map(|path| (path.as_str(), path.trim_start_matches('/').as_bytes()))
+        .collect();
     for source in &sources {
-        let path = pick::source_path(&*view, source, op.follow_symlink)?;
+        let path =
+            pick::source_path(&*view, source, op.follow_symlink).map_err(SelectError::from)?;
         let top = view.lookup(&path).ok_or_else(|| not_found(&view, source, &path))?;
         let without_top = op.dir_copy_contents && top.is_dir();
         pick::walk(&view, &top, &filter, |picked| {
-            if !(picked.below.is_empty() && without_top) {
-                gather.add(picked.node);
+            if picked.below.is_empty() && without_top {
+                return Ok(());
             }
-            Ok::<(), SelectError>(())
+            required.retain(|(_, wanted)| !picked.node.path().starts_with(wanted));
+            gather.add(picked.node)
         })?;
     }
-    for required in &op.required_paths {
-        let wanted = required.trim_start_matches('/').as_bytes();
-        if !gather.entries.iter().any(|entry| entry.path.starts_with(wanted)) {
-            return Err(not_found(&view, required, wanted));
-        }
+    if let Some((required, wanted)) = required.first() {
+        return Err(not_found(&view, required, wanted).into());
     }
-    Ok(gather.finish(sources))
+    gather.finish()
 }
 
 /// Selects all that is at a path of a tree, as a mount shows it.
 ///
 /// # Errors
 ///
-/// If nothing is there.
-pub fn mounted(tree: &Input, selector: &str) -> Result<Selection, SelectError> {
-    let mut gather = Gather::new(tree);
-    let view = gather.source.view();
-    let path = pick::source_path(&*view, selector, true)?;
+/// If nothing is there, or a digest cannot be had.
+pub fn mounted<E: From<SelectError>>(
+    tree: &Input,
+    selector: &str,
+    digests: &mut Digests<'_, E>,
+) -> Result<Selected, E> {
+    let mut roots = Roots::default();
+    let source = Source::new(tree, &mut roots);
+    let view = source.view();
+    let path = pick::source_path(&*view, selector, true).map_err(SelectError::from)?;
     let top = view.lookup(&path).ok_or_else(|| not_found(&view, selector, &path))?;
+    let mut gather = Gather { skip: path.len(), ..Gather::new(source, roots, &[], digests) };
+    let mut result = Ok(());
     view.walk(&top, &mut |node| {
-        gather.add(node);
-        true
+        if result.is_ok() {
+            result = gather.add(node);
+        }
+        result.is_ok()
     });
-    Ok(Selection { skip: path.len(), ..gather.finish(Vec::new()) })
+    result?;
+    gather.finish()
 }
 
-impl Selection {
-    /// The regular files, whose digests are asked for.
-    pub fn files(&self) -> &[File] {
-        &self.files
-    }
-
-    /// The roots that contents refer to.
-    pub fn roots(&self) -> &[Root] {
-        &self.roots
-    }
-
-    /// Number of paths.
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether nothing is selected.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-    }
-
-    /// The digest of the selection, given those of its files in order; and that of each path but
-    /// directories, to explain what changed, if `explain` is set.
-    pub fn digest(&self, files: &[Digest], explain: bool) -> (Digest, Vec<(String, Digest)>) {
-        let mut all = Hasher::new();
-        all.number(self.sources.len() as u64);
-        for source in &self.sources {
-            all.field(source.as_bytes());
-        }
-        let mut files = files.iter();
-        let mut paths = Vec::new();
-        for entry in &self.entries {
-            let content = if matches!(entry.kind, Kind::File { .. }) { files.next() } else { None };
-            let one = entry_digest(entry, content);
-            all.field(&entry.path[self.skip..]);
-            all.update(one.as_bytes());
-            if explain && !entry.is_dir() {
-                paths.push((String::from_utf8_lossy(&entry.path).into_owned(), one));
-            }
-        }
-        (all.finish(), paths)
-    }
-}
-
-/// A selection in the making.
-struct Gather {
+/// A selection in the making. No more than [`BATCH`] paths of it are in memory.
+struct Gather<'d, 'f, E> {
     source: Source,
     roots: Roots,
+    digests: &'d mut Digests<'f, E>,
+    all: Hasher,
+    /// What is not in the digest yet, by path in the tree, and the files among it that were not
+    /// read before.
     entries: Vec<Entry>,
     files: Vec<File>,
+    /// Bytes at the front of paths that do not count: the path of what is mounted.
+    skip: usize,
+    /// How many paths there were.
+    count: usize,
+    paths: Vec<(String, Digest)>,
 }
 
-impl Gather {
-    fn new(tree: &Input) -> Self {
-        let mut roots = Roots::default();
-        Self {
-            source: Source::new(tree, &mut roots),
-            roots,
-            entries: Vec::new(),
-            files: Vec::new(),
+impl<'d, 'f, E> Gather<'d, 'f, E> {
+    fn new(
+        source: Source,
+        roots: Roots,
+        sources: &[String],
+        digests: &'d mut Digests<'f, E>,
+    ) -> Self {
+        let mut all = Hasher::new();
+        all.number(sources.len() as u64);
+        for source in sources {
+            all.field(source.as_bytes());
         }
+        let (entries, files, paths) = (Vec::new(), Vec::new(), Vec::new());
+        Self { source, roots, digests, all, entries, files, skip: 0, count: 0, paths }
     }
 
-    fn add(&mut self, node: &super::view::Node<'_>) {
+    fn add(&mut self, node: &super::view::Node<'_>) -> Result<(), E> {
         let mut entry = node.inode().clone();
         entry.path = node.path().to_vec();
-        if let Kind::File { digest, .. } = entry.kind {
-            self.files.push(File { content: self.source.content(node, &mut self.roots), digest });
+        if let Kind::File { digest: None, .. } = entry.kind {
+            let content = self.source.content(node, &mut self.roots);
+            self.files.push(File { content, index: node.index() });
         }
         self.entries.push(entry);
+        if self.entries.len() < BATCH { Ok(()) } else { self.settle() }
     }
 
-    fn finish(self, sources: Vec<String>) -> Selection {
-        let roots = self.roots.list().to_vec();
-        Selection { sources, entries: self.entries, files: self.files, roots, skip: 0 }
+    fn settle(&mut self) -> Result<(), E> {
+        let read = match &self.files[..] {
+            [] => Vec::new(),
+            files => (self.digests)(self.roots.list(), files)?,
+        };
+        self.files.clear();
+        let mut read = read.iter();
+        self.count += self.entries.len();
+        if self.count > MAX_EXPLAINED_PATHS {
+            self.paths = Vec::new();
+        }
+        for entry in self.entries.drain(..) {
+            let content = match &entry.kind {
+                Kind::File { digest: Some(digest), .. } => Some(digest),
+                Kind::File { digest: None, .. } => read.next(),
+                Kind::Dir { .. }
+                | Kind::Symlink { .. }
+                | Kind::Hardlink { .. }
+                | Kind::Char { .. }
+                | Kind::Block { .. }
+                | Kind::Fifo
+                | Kind::Whiteout => None,
+            };
+            let one = entry_digest(&entry, content);
+            self.all.field(&entry.path[self.skip..]);
+            self.all.update(one.as_bytes());
+            if self.count <= MAX_EXPLAINED_PATHS && !entry.is_dir() {
+                self.paths.push((String::from_utf8_lossy(&entry.path).into_owned(), one));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Selected, E> {
+        self.settle()?;
+        Ok(Selected { digest: self.all.finish(), paths: self.paths })
     }
 }
 

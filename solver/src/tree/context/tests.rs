@@ -23,7 +23,7 @@ fn check(files: &str, filter: &Filter, want: &str) {
     let got: Vec<String> =
         walked.entries.iter().map(|it| String::from_utf8_lossy(&it.path).into_owned()).collect();
     assert_eq!(got.join(" "), want);
-    assert_eq!(walked.ids.len(), walked.entries.len());
+    assert_eq!(walked.versions.len(), walked.entries.len());
 }
 
 fn list(texts: &[&str]) -> Vec<String> {

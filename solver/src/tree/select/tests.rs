@@ -11,24 +11,23 @@ fn input(layers: &[&str]) -> Input {
     Input { layers: layers.collect() }
 }
 
-fn digests(selection: &Selection) -> (Digest, Vec<(String, Digest)>) {
-    let files: Vec<Digest> =
-        selection.files().iter().map(|file| file.digest.expect("the text has it")).collect();
-    selection.digest(&files, true)
+/// Nothing is read: the text has the digests.
+fn select(layers: &[&str], line: &str) -> Result<Selected, SelectError> {
+    copied(&input(layers), &copy(line), &mut |_, files| panic!("{files:?} have no digest"))
 }
 
-fn of(tree: &str, line: &str) -> (Digest, Vec<(String, Digest)>) {
-    digests(&copied(&input(&[tree]), &copy(line)).expect("the copy finds its sources"))
+fn of(tree: &str, line: &str) -> Selected {
+    select(&[tree], line).expect("the copy finds its sources")
 }
 
 #[track_caller]
 fn same(line: &str, one: &str, other: &str) {
-    assert_eq!(of(one, line).0, of(other, line).0);
+    assert_eq!(of(one, line).digest, of(other, line).digest);
 }
 
 #[track_caller]
 fn differ(line: &str, one: &str, other: &str) {
-    assert_ne!(of(one, line).0, of(other, line).0);
+    assert_ne!(of(one, line).digest, of(other, line).digest);
 }
 
 #[test]
@@ -58,7 +57,7 @@ fn what_is_copied_counts() {
 #[test]
 fn paths_explain() {
     let names = |tree: &str| -> Vec<String> {
-        of(tree, "/d /x").1.into_iter().map(|(path, _)| path).collect()
+        of(tree, "/d /x").paths.into_iter().map(|(path, _)| path).collect()
     };
     assert_eq!(names("d/; d/a=1; d/s/; d/s/b=2; z=1"), ["d/a", "d/s/b"]);
 }
@@ -66,7 +65,8 @@ fn paths_explain() {
 #[test]
 fn mounts_show_the_directory_itself() {
     let of = |text: &str, path: &str| {
-        mounted(&input(&[text]), path).map(|it| digests(&it).0).map_err(|error| error.to_string())
+        let mounted = mounted(&input(&[text]), path, &mut |_, _| Ok::<_, SelectError>(Vec::new()));
+        mounted.map(|it| it.digest).map_err(|error| error.to_string())
     };
     assert_ne!(of("d/; d/a=1", "/d"), of("d/ m700; d/a=1", "/d"));
     assert_eq!(of("d/; d/a=1; l->d", "l"), of("d/; d/a=1; z=1", "/d/"));
@@ -76,14 +76,13 @@ fn mounts_show_the_directory_itself() {
 
 #[test]
 fn layers_do_not_count() {
-    let copy = copy("/ /x");
-    let digest = |layers: &[&str]| digests(&copied(&input(layers), &copy).expect("found")).0;
+    let digest = |layers: &[&str]| select(layers, "/ /x").expect("found").digest;
     assert_eq!(digest(&["d/; d/a=1; b=2", "!b; d/a=3"]), digest(&["d/; d/a=3"]));
 }
 
 #[test]
 fn missing_sources_are_named() {
-    let error = |tree: &str, line: &str| match copied(&input(&[tree]), &copy(line)) {
+    let error = |tree: &str, line: &str| match select(&[tree], line) {
         Ok(_) => "found".to_owned(),
         Err(SelectError::NotFound { path, hint }) => {
             format!("{path}: {}", hint.unwrap_or_default())
@@ -100,4 +99,43 @@ fn missing_sources_are_named() {
     assert_eq!(error("d/; d/a=1", "/ /x include:d/a needs:/d/a"), "found");
     assert_eq!(error("d/; d/a=1", "/ /x include:d/b needs:/d/b"), "/d/b: ");
     assert_eq!(error("", "/a /x exclude:["), "syntax error in pattern `[`");
+}
+
+#[test]
+fn files_are_read_some_at_a_time() {
+    let many = |count: usize| -> String {
+        let lines = (0..count).map(|number| format!("f{number:05}={number}\n"));
+        lines.chain(["zz=last".to_owned()]).collect()
+    };
+    let unread = |text: &str| {
+        let mut entries = listing(text).into_entries();
+        for entry in &mut entries {
+            if let Kind::File { digest, .. } = &mut entry.kind {
+                *digest = None;
+            }
+        }
+        let listing = crate::tree::listing::Listing::new(entries).expect("in order");
+        Input {
+            layers: vec![Layer { listing: Arc::new(listing), files: Files::Root(Root::Fd(0)) }],
+        }
+    };
+    let text = many(BATCH + 7);
+    let mut asked = Vec::new();
+    let mut read = |_: &[Root], files: &[File]| {
+        asked.push(files.len());
+        let text = |file: &File| match &file.content {
+            Content::Tree { path, .. } if path == b"zz" => "last".to_owned(),
+            Content::Tree { path, .. } => {
+                String::from_utf8_lossy(&path[1..]).trim_start_matches('0').to_owned()
+            }
+            Content::Inline(_) => panic!("nothing is inline"),
+        };
+        let text = |file: &File| Some(text(file)).filter(|it| !it.is_empty());
+        let digest = |file| Digest::of(text(file).unwrap_or_else(|| "0".to_owned()).as_bytes());
+        Ok::<_, SelectError>(files.iter().map(digest).collect())
+    };
+    let found = copied(&unread(&text), &copy("/ /x"), &mut read).expect("found");
+    assert_eq!(asked, [BATCH, 8]);
+    assert_eq!(found.digest, of(&text, "/ /x").digest);
+    assert_eq!(found.paths, []);
 }
