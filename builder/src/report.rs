@@ -111,24 +111,10 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// The lines of a file around `first..=last`, the lines themselves marked: BuildKit's form.
-pub fn source_excerpt(name: &str, text: &str, first: u32, last: u32) -> String {
-    const AROUND: u32 = 2;
-    let mut out = format!("{name}:{first}\n--------------------\n");
-    for (line, number) in text.lines().zip(1u32..) {
-        if number + AROUND < first || number > last.saturating_add(AROUND) {
-            continue;
-        }
-        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
-        writeln!(out, "{number:4} | {mark} {line}").expect("writing to a string");
-    }
-    out.push_str("--------------------\n");
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
+    use rbuild_frontend::diagnostic::marked_excerpt;
 
     use super::*;
 
@@ -137,16 +123,14 @@ mod tests {
         let text = "FROM busybox\n\nRUN true\nRUN false \\\n  && true\nRUN x\nRUN y\nRUN z\n";
         let mut failure =
             Failure::new(Kind::User, "process \"/bin/sh -c false\" failed: exit code: 1");
-        failure.excerpt = source_excerpt("Dockerfile", text, 4, 5);
+        failure.excerpt = marked_excerpt("Dockerfile", text, 4, 5);
         expect![[r#"
             Dockerfile:4
             --------------------
-               2 |     
                3 |     RUN true
                4 | >>> RUN false \
                5 | >>>   && true
                6 |     RUN x
-               7 |     RUN y
             --------------------
             ERROR: process "/bin/sh -c false" failed: exit code: 1
         "#]]

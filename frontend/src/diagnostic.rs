@@ -113,6 +113,38 @@ fn excerpt(out: &mut String, source: &SourceText, span: Span, gutter: usize) {
     }
 }
 
+/// The lines `first..=last` of a file marked among those around them, as BuildKit shows them: two lines
+/// on each side of one line, else one; what is missing on one side is shown on the other.
+pub fn marked_excerpt(name: &str, text: &str, first: u32, last: u32) -> String {
+    let lines: Vec<&str> = text.split('\n').collect();
+    let n_lines = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+    if first < 1 || first > n_lines {
+        return String::new();
+    }
+    let (mut from, mut to) = (first, last.clamp(first, n_lines));
+    let wanted = if last == first { 4 } else { 2 };
+    let mut n_around = 0;
+    while n_around < wanted {
+        if from > 1 {
+            from -= 1;
+            n_around += 1;
+        }
+        if to < n_lines {
+            to += 1;
+            n_around += 1;
+        }
+        // Also where the file has no more lines.
+        n_around += 1;
+    }
+    let mut out = format!("{name}:{first}\n--------------------\n");
+    for (number, line) in (1..).zip(lines).filter(|(number, _)| (from..=to).contains(number)) {
+        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let _ = writeln!(out, " {number:3} | {mark} {}", line.trim_end_matches('\r'));
+    }
+    out.push_str("--------------------\n");
+    out
+}
+
 /// Everything that is wrong, in the order of the file; never empty where it is an error.
 #[derive(Clone, Debug, Default, Eq, PartialEq, thiserror::Error)]
 pub struct Diagnostics {
@@ -174,6 +206,18 @@ mod tests {
               = help: a way out
         "#]]
         .assert_eq(&diagnostic.render(&source));
+    }
+
+    #[test]
+    fn lines_are_marked_among_others() {
+        let shown = |first, last| marked_excerpt("D", "a\nb\nc\nd\ne", first, last);
+        let rule = "--------------------\n";
+        let body = "   1 | >>> a\n   2 |     b\n   3 |     c\n";
+        assert_eq!(shown(1, 1), format!("D:1\n{rule}{body}{rule}"));
+        let body = "   2 |     b\n   3 | >>> c\n   4 | >>> d\n   5 |     e\n";
+        assert_eq!(shown(3, 4), format!("D:3\n{rule}{body}{rule}"));
+        assert_eq!(shown(0, 0), "");
+        assert_eq!(marked_excerpt("D", "", 1, 1), format!("D:1\n{rule}   1 | >>> \n{rule}"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 
 use rbuild_frontend::ast::Instruction;
+use rbuild_frontend::diagnostic::marked_excerpt;
 use rbuild_solver::event::Event;
 use rbuild_solver::llb::Graph;
 use rbuild_solver::solve::{
@@ -30,7 +31,7 @@ use crate::output::{
     Ahead, Exporter, Product, Response, names, of_layers, parse_name, seal_options,
 };
 use crate::progress;
-use crate::report::{Failure, Kind, source_excerpt};
+use crate::report::{Failure, Kind};
 use crate::session::LocalSession;
 use crate::signal;
 
@@ -290,7 +291,7 @@ pub fn solve_failure(error: &SolveError, graph: &Graph) -> Failure {
         if let Some((location, file)) =
             location.and_then(|it| Some((it, graph.files.get(it.file)?)))
         {
-            failure.excerpt = source_excerpt(&file.name, &file.text, location.first, location.last);
+            failure.excerpt = marked_excerpt(&file.name, &file.text, location.first, location.last);
         }
     }
     failure

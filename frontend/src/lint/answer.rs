@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::Warning;
 use crate::call::{Location, encoded};
-use crate::diagnostic::Diagnostics;
+use crate::diagnostic::{Diagnostics, marked_excerpt};
 use crate::text::SourceText;
 
 /// The answer.
@@ -82,15 +82,19 @@ pub fn counted(n_warnings: usize) -> String {
     }
 }
 
-/// The warnings with their lines, below a line that counts them.
+/// The warnings with their lines, below a line that counts them: in BuildKit's form, with what each
+/// rule is about where BuildKit has the address of a page.
 pub fn to_text(warnings: &[Warning], source: &SourceText) -> String {
     if warnings.is_empty() {
         return "Check complete, no warnings found.\n".to_owned();
     }
     let mut text = format!("Check complete, {} been found!\n", counted(warnings.len()));
-    for warning in warnings {
-        text.push('\n');
-        text.push_str(&warning.render(source));
+    for Warning { rule, text: detail, span } in warnings {
+        let (name, about) = (rule.name(), rule.description());
+        text.push_str(&format!("\nWARNING: {name} - {about}\n{detail}\n"));
+        let (first, last) = (span.first_line, span.last_line);
+        text.push_str(&marked_excerpt(source.name(), source.text(), first, last));
     }
+    text.push_str("\n`rbuild explain-rule NAME` says more about a rule.\n");
     text
 }

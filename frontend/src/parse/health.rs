@@ -53,11 +53,10 @@ pub(super) fn healthcheck(node: &Node<'_>) -> Parsed<HealthcheckInstruction> {
 
 fn duration(flags: &Flags, name: &str) -> Parsed<Duration> {
     let Some(word) = flags.text(name) else { return Ok(Duration::ZERO) };
-    let Some(nanoseconds) = duration::parse(&word.value) else {
-        let text = format!("time: invalid duration \"{}\"", word.value);
-        let error = Diagnostic::new(word.span, text);
-        return Err(error.with_help(format!("write `--{name}=1m30s`, with units h, m, s, ms")));
-    };
+    let nanoseconds = duration::parse(&word.value).map_err(|text| {
+        Diagnostic::new(word.span, text)
+            .with_help(format!("write `--{name}=1m30s`, with units h, m, s, ms"))
+    })?;
     if nanoseconds != 0 && nanoseconds < MIN_NANOSECONDS {
         let text = format!("Interval \"{name}\" cannot be less than 1ms");
         return Err(Diagnostic::new(word.span, text));

@@ -305,7 +305,7 @@ fn refusals() {
     check("HEALTHCHECK NONE x", "HEALTHCHECK NONE takes no arguments");
     check("HEALTHCHECK CMD", "Missing command after HEALTHCHECK CMD");
     check("HEALTHCHECK TCP 1", "Unknown type \"TCP\" in HEALTHCHECK (try CMD)");
-    check("HEALTHCHECK --timeout=1 CMD x", "time: invalid duration \"1\"");
+    check("HEALTHCHECK --timeout=1 CMD x", "time: missing unit in duration \"1\"");
     check("HEALTHCHECK --timeout=1us CMD x", "Interval \"timeout\" cannot be less than 1ms");
     check("HEALTHCHECK --retries=-1 CMD x", "--retries cannot be negative (-1)");
 }
