@@ -14,7 +14,8 @@ use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, ExitCode, Stdio};
 
 use rbuild_solver::sandbox::network::{Backend, Options};
-use rbuild_solver::worker::launch::{Rung, Snapshotter};
+use rbuild_solver::sandbox::rung::Rung;
+use rbuild_solver::worker::launch::Snapshotter;
 use rbuild_solver::worker::proto::{ExitStatus, Network};
 use report::Report;
 use space::Space;

@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use killed::{nothing_outlives_a_killed_build, nothing_outlives_a_killed_keeper};
-use rbuild_solver::worker::launch::{Rung, Snapshotter};
+use rbuild_solver::sandbox::rung::Rung;
+use rbuild_solver::worker::launch::Snapshotter;
 use rbuild_solver::worker::proto::{ExecMount, FailureKind, MountSource, Network};
 use report::Report;
 use space::{Space, cache, fresh_proc, mount};

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use rbuild_solver::sandbox::host::{Explained, Facts, explain};
 use rbuild_solver::sandbox::probe::{self, Answer, Question};
-use rbuild_solver::worker::launch::Rung;
+use rbuild_solver::sandbox::rung::Rung;
 use serde_json::{Value, json};
 
 use super::isolation::MISSING;

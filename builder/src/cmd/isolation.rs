@@ -3,9 +3,9 @@
 use rbuild_solver::llb::op::Op;
 use rbuild_solver::llb::{Graph, VertexId};
 use rbuild_solver::sandbox::probe;
+use rbuild_solver::sandbox::rung::{Rung, Wanted};
 use rbuild_solver::solve::Solver;
 use rbuild_solver::worker::client::{Isolation as Held, Worker};
-use rbuild_solver::worker::launch::{Rung, Wanted};
 use rbuild_store::local::Store;
 
 use crate::cli::raw::Isolation;

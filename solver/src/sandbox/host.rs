@@ -13,7 +13,8 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::caps::{has, number};
-use crate::worker::launch::Refusal;
+use super::give_ids;
+use super::refusal::Refusal;
 
 /// What is looked at to explain a refusal.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -88,7 +89,7 @@ impl Facts {
             apparmor_restricts: sysctl("kernel/apparmor_restrict_unprivileged_userns"),
             label: label.trim_end_matches(['\n', '\0']).to_owned(),
             program: fs::read_link("/proc/self/exe").unwrap_or_default(),
-            range_command: crate::worker::launch::range_command(),
+            range_command: give_ids::range_command(),
             ..Self::parse(&status)
         }
     }

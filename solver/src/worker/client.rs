@@ -15,7 +15,7 @@ use tokio::sync::{OnceCell, oneshot};
 pub use super::execution::{Execution, Exited};
 pub use super::isolation::Isolation;
 use super::isolation::{explained, foresee};
-use super::launch::{self, LaunchError, Launched, Rung, Setup, Snapshotter, Wanted};
+use super::launch::{self, LaunchError, Launched, Setup, Snapshotter};
 use super::proto::{
     Answer, Chain, Compression, Content, ExecRequest, Failure, FailureKind, LayerId, Request, Root,
     Sealed,
@@ -24,6 +24,7 @@ use super::serve::{self, Numbered};
 use super::wire;
 use crate::sandbox::host::Explained;
 use crate::sandbox::network;
+use crate::sandbox::rung::{Rung, Wanted};
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
 
 /// A worker, or where no namespace can be had, an engine in this process that does everything but

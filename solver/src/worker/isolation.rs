@@ -1,8 +1,10 @@
 //! How steps are held in this place, and why not in a stronger way.
 
-use super::launch::{Launched, Refusal, Rung, Setup, Snapshotter};
+use super::launch::{Launched, Setup, Snapshotter};
 use crate::sandbox::host::{Explained, Facts, explain};
 use crate::sandbox::probe::{self, Answers};
+use crate::sandbox::refusal::Refusal;
+use crate::sandbox::rung::Rung;
 
 /// How steps are held on this host, as the first line of a build tells.
 #[derive(Clone, Debug, Eq, PartialEq)]

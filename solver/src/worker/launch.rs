@@ -13,7 +13,6 @@
 //!
 //! The thread that spawns the worker must live as long as the worker, which dies with it.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -22,12 +21,13 @@ use std::process::{Child, Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 
-pub use super::refusal::Refusal;
 use super::wire::{self, WireError};
+use crate::sandbox::give_ids::{MapName, own_ids, write_maps, write_single};
 use crate::sandbox::host::Facts;
-use crate::sandbox::idmap::{self, Extent};
 use crate::sandbox::probe::{self, Answers, Question};
-use crate::snapshot::{Driver, MapKey, Ownership};
+use crate::sandbox::refusal::Refusal;
+use crate::sandbox::rung::{Rung, Wanted};
+use crate::snapshot::Driver;
 
 /// What the worker works on.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -42,55 +42,6 @@ pub struct Setup {
     pub isolation: Wanted,
     /// Whether overlays can be made in the store, where that is known: else why not.
     pub overlay: Option<Result<(), String>>,
-}
-
-/// `--isolation`.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
-pub enum Wanted {
-    /// The strongest rung that the host allows.
-    #[default]
-    Auto,
-    /// That rung; an error where the host refuses it.
-    Only(Rung),
-    /// The strongest rung that the host allows, but none that is weaker than this.
-    AtLeast(Rung),
-}
-
-impl Wanted {
-    /// The rungs to try, the strongest first.
-    pub fn rungs(self) -> impl Iterator<Item = Rung> {
-        let is_wanted = move |rung: &Rung| match self {
-            Self::Auto => true,
-            Self::Only(only) => *rung == only,
-            Self::AtLeast(least) => *rung <= least,
-        };
-        Rung::ALL.into_iter().filter(is_wanted)
-    }
-}
-
-/// How a step is held, the strongest way first.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
-pub enum Rung {
-    /// A user namespace with a range of ids.
-    Userns,
-    /// A user namespace with one id; all others are pretended.
-    UsernsSingle,
-    /// No namespace: a directory as root, and a fence around it.
-    Chroot,
-}
-
-impl Rung {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Userns, Self::UsernsSingle, Self::Chroot];
-
-    /// As `--isolation` has it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Userns => "userns",
-            Self::UsernsSingle => "userns-single",
-            Self::Chroot => "chroot",
-        }
-    }
 }
 
 /// `--snapshotter`.
@@ -110,41 +61,6 @@ pub enum Snapshotter {
 pub struct Mapped {
     /// Which mapping it is: part of directory names in the store.
     pub key: MapName,
-}
-
-/// A [`MapKey`] as it goes over the wire.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub enum MapName {
-    /// The host's own ids.
-    Root,
-    /// Ids 1 to `count` are `base` and up.
-    Range {
-        /// First subordinate id.
-        base: u32,
-        /// How many.
-        count: u32,
-    },
-    /// One id, which is root.
-    Single,
-}
-
-impl MapName {
-    /// What the host can hold of an image's ownership.
-    pub fn ownership(self) -> Ownership {
-        match self {
-            Self::Root | Self::Range { .. } => Ownership::Real,
-            Self::Single => Ownership::Recorded,
-        }
-    }
-
-    /// As the snapshots name it.
-    pub fn key(self) -> MapKey {
-        match self {
-            Self::Root => MapKey::root(),
-            Self::Range { base, count } => MapKey::range(base, count),
-            Self::Single => MapKey::single(),
-        }
-    }
 }
 
 /// From the worker while it starts.
@@ -301,121 +217,6 @@ fn handshake(
         Boot::Unshared => Err(LaunchError::Lost(None).into()),
         Boot::Refused(refusal) => Err(Failed::Refused(refusal)),
     }
-}
-
-/// Gives the user namespace of a process (its number, or `self`) our own ids, and no others.
-pub(crate) fn write_single(process: &str, (uid, gid): (u32, u32)) -> Result<MapName, Refusal> {
-    let write = |file: &str, text: &str| {
-        let path = format!("/proc/{process}/{file}");
-        fs::write(&path, text).map_err(|error| Refusal::new(format!("writing {file}"), &error))
-    };
-    write("setgroups", "deny")?;
-    write("uid_map", &idmap::text(&idmap::single(uid)))?;
-    write("gid_map", &idmap::text(&idmap::single(gid)))?;
-    Ok(MapName::Single)
-}
-
-/// Effective user and group id.
-pub(crate) fn own_ids() -> (u32, u32) {
-    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-}
-
-/// Gives the user namespace of process `pid` its ids: all that we have ourselves where we may,
-/// else our own and our subordinate ones.
-pub(crate) fn write_maps(pid: u32) -> Result<MapName, Refusal> {
-    let (uid, gid) = own_ids();
-    if uid == 0 {
-        let own = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-        let count = idmap::ids(&idmap::identity(&own));
-        // Root of a namespace with few ids has no more to give.
-        if count <= u64::from(idmap::MIN_RANGE) {
-            let detail = format!("root has {count} of the 65536 ids that images use");
-            return Err(Refusal { call: "/proc/self/uid_map".to_owned(), errno: 0, detail });
-        }
-        if write_directly(pid).is_ok() {
-            return Ok(MapName::Root);
-        }
-    }
-    let name = user_name(uid).unwrap_or_default();
-    let file = |path| fs::read_to_string(path).unwrap_or_default();
-    let (subuid, subgid) = (file("/etc/subuid"), file("/etc/subgid"));
-    let uids = idmap::subordinate(&subuid, &name, uid);
-    let gids = idmap::subordinate(&subgid, &name, uid);
-    let enough = |ranges: &[(u32, u32)]| {
-        ranges.iter().map(|it| u64::from(it.1)).sum::<u64>() >= u64::from(idmap::MIN_RANGE)
-    };
-    for (ranges, path) in [(&uids, "/etc/subuid"), (&gids, "/etc/subgid")] {
-        if !enough(ranges) {
-            let who = if name.is_empty() { uid.to_string() } else { name.clone() };
-            let (least, call) = (idmap::MIN_RANGE, path.to_owned());
-            let detail = format!("no range of {least} ids for user {who}");
-            return Err(Refusal { call, errno: 0, detail });
-        }
-    }
-    let maps = [("newuidmap", idmap::ranges(uid, &uids)), ("newgidmap", idmap::ranges(gid, &gids))];
-    help(pid, &maps)?;
-    let (base, _) = uids[0];
-    let count = uids.iter().map(|it| it.1).sum();
-    Ok(MapName::Range { base, count })
-}
-
-fn write_directly(pid: u32) -> io::Result<()> {
-    for file in ["uid_map", "gid_map"] {
-        let own = fs::read_to_string(format!("/proc/self/{file}"))?;
-        fs::write(format!("/proc/{pid}/{file}"), idmap::text(&idmap::identity(&own)))?;
-    }
-    Ok(())
-}
-
-/// Has newuidmap(1) and newgidmap(1) write the maps, both at once.
-fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
-    let mut running = Vec::new();
-    for (program, map) in maps {
-        let child = Command::new(program)
-            .arg(pid.to_string())
-            .args(idmap::arguments(map))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        running.push((*program, child));
-    }
-    for (program, child) in running {
-        let output = child.and_then(Child::wait_with_output).map_err(|error| {
-            let mut refusal = Refusal::new(program, &error);
-            if error.kind() == io::ErrorKind::NotFound {
-                refusal = Refusal {
-                    call: program.to_owned(),
-                    errno: 0,
-                    detail: "not installed (Debian package `uidmap`)".to_owned(),
-                };
-            }
-            refusal
-        })?;
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let text = text.trim();
-            let own_name = text.strip_prefix(program).and_then(|it| it.strip_prefix(": "));
-            let detail = own_name.unwrap_or(text).to_owned();
-            return Err(Refusal { call: program.to_owned(), errno: 0, detail });
-        }
-    }
-    Ok(())
-}
-
-/// The command that gives this user a range of ids.
-pub(crate) fn range_command() -> String {
-    let (uid, _) = own_ids();
-    let file = |path| fs::read_to_string(path).unwrap_or_default();
-    let texts = [file("/etc/subuid"), file("/etc/subgid")];
-    let name = user_name(uid).unwrap_or_default();
-    idmap::range_command(texts.each_ref().map(String::as_str), &name, uid)
-}
-
-/// The name of a user, as `/etc/subuid` may have it.
-fn user_name(uid: u32) -> Option<String> {
-    let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid)).ok()??;
-    Some(user.name)
 }
 
 /// The driver that `overlay` stands for.

@@ -8,7 +8,6 @@ mod execution;
 mod isolation;
 pub mod launch;
 pub mod proto;
-mod refusal;
 pub mod serve;
 pub mod wire;
 

@@ -17,10 +17,13 @@ use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
-use super::launch::{Boot, MapName, Mapped, Refusal, Rung, Setup, Snapshotter, Wanted, driver};
+use super::launch::{Boot, Mapped, Setup, Snapshotter, driver};
 use super::proto::{Answer, Content, Failure, FailureKind, Request, Root};
 use super::wire::{self, WireError};
+use crate::sandbox::give_ids::MapName;
 use crate::sandbox::parent::Killer;
+use crate::sandbox::refusal::Refusal;
+use crate::sandbox::rung::{Rung, Wanted};
 use crate::sandbox::step::{Steps, Way};
 use crate::sandbox::{chroot, sys};
 use crate::snapshot::{Error, LayerStore, Source};

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::process::{Child, ChildStdout, ExitCode, Stdio};
 
-use rbuild_solver::worker::launch::Rung;
+use rbuild_solver::sandbox::rung::Rung;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Outcome;

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rbuild_solver::sandbox::network::Options;
+use rbuild_solver::sandbox::rung::{Rung, Wanted};
 use rbuild_solver::snapshot::{Driver, LayerStore, MapKey, Ownership};
 use rbuild_solver::worker::client::{Exited, Worker};
-use rbuild_solver::worker::launch::{Rung, Setup, Snapshotter, Wanted};
+use rbuild_solver::worker::launch::{Setup, Snapshotter};
 use rbuild_solver::worker::proto::{
     ExecMount, ExecRequest, Failure, LayerId, MountSource, Network,
 };

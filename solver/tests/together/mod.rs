@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use rbuild_solver::worker::launch::Rung;
+use rbuild_solver::sandbox::rung::Rung;
 
 use crate::space::{Space, cache, mount};
 use crate::{Outcome, same};

@@ -15,7 +15,7 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut rows = Rows::default();
         let nothing = "none: RUN cannot be contained here, everything else works";
-        let rung = self.rung().map_or(nothing, rbuild_solver::worker::launch::Rung::name);
+        let rung = self.rung().map_or(nothing, rbuild_solver::sandbox::rung::Rung::name);
         let why = self.why_plain();
         let why = if why.is_empty() { why } else { format!(" ({why})") };
         let place = match self.store_fs.as_str() {

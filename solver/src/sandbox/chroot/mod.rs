@@ -51,7 +51,7 @@ pub(crate) use cell::main;
 pub(super) use parent::{Step, run};
 
 use super::caps::{self, number};
-use crate::worker::launch::Refusal;
+use super::refusal::Refusal;
 
 /// What the caller must have beside `CAP_SYS_CHROOT`, which is tried.
 const NEEDED: [(u8, &str); 7] = [

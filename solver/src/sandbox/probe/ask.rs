@@ -15,10 +15,11 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Answers, Ask, Question, unanswered};
+use crate::sandbox::give_ids::{own_ids, write_maps, write_single};
 use crate::sandbox::network::{self, Backend};
+use crate::sandbox::refusal::Refusal;
 use crate::sandbox::sys::{self, Fork, Instruction, Listener};
 use crate::sandbox::{cgroup, chroot, kernel, overlay};
-use crate::worker::launch::{Refusal, own_ids, write_maps, write_single};
 use crate::worker::wire::{self, WireError};
 
 /// From a child.

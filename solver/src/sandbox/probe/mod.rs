@@ -27,8 +27,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::ask::main;
 pub use self::known::{forget, known, renew};
+use super::refusal::Refusal;
+use super::rung::Rung;
 use crate::sandbox::host::{Facts, explain};
-use crate::worker::launch::{Refusal, Rung};
 use crate::worker::wire::{self, WireError};
 
 /// How long the answers may take; a build goes on without them then.
