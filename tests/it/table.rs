@@ -94,7 +94,7 @@ const DONE: &[(Row, &str, &[&str], &[&str])] = &[
         "| | `--chown`, `--chmod`, `--link`, `--exclude`, `--checksum`",
         "ADD --chown=3 --chmod=0640 --link --exclude=b d /x/\nADD --unpack=false t.tar /t\n",
         &[],
-        &["x/a=a", "!x/b", "t/t.tar"],
+        &["x/a=a", "!x/b", "!t/in"],
     ),
     (
         "| `CMD`, `ENTRYPOINT`",
@@ -123,7 +123,7 @@ const DONE: &[(Row, &str, &[&str], &[&str])] = &[
     ),
     (
         "| `ONBUILD` |",
-        "ONBUILD COPY a /\nONBUILD LABEL x=y\n",
+        "USER 1\nONBUILD COPY a /\nONBUILD LABEL x=y\n",
         &[],
         &["/config/OnBuild/1=LABEL x=y"],
     ),

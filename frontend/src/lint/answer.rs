@@ -91,7 +91,9 @@ pub fn to_text(warnings: &[Warning], source: &SourceText) -> String {
     let mut text = format!("Check complete, {} been found!\n", counted(warnings.len()));
     for Warning { rule, text: detail, span } in warnings {
         let (name, about) = (rule.name(), rule.description());
-        text.push_str(&format!("\nWARNING: {name} - {about}\n{detail}\n"));
+        for part in ["\nWARNING: ", name, " - ", about, "\n", detail, "\n"] {
+            text.push_str(part);
+        }
         let (first, last) = (span.first_line, span.last_line);
         text.push_str(&marked_excerpt(source.name(), source.text(), first, last));
     }
