@@ -13,9 +13,10 @@ use rbuild_frontend::options::MainContext;
 use rbuild_solver::llb::op::SourceOp;
 use rbuild_store::local::Store;
 
+use crate::cli::remote::{self, CONTEXT_FILE};
 use crate::cli::request::{Context, DockerfileFrom, Request};
 use crate::report::{Failure, Kind};
-use crate::session::remote::{self, CONTEXT_FILE, Remotes};
+use crate::session::remote::Remotes;
 
 /// Largest Dockerfile, in bytes.
 const MAX_DOCKERFILE: u64 = 16 << 20;

@@ -5,6 +5,7 @@ pub mod network;
 pub mod output;
 pub mod progress;
 pub mod raw;
+pub mod remote;
 pub mod request;
 pub mod resources;
 pub mod spec;

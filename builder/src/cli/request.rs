@@ -15,10 +15,10 @@ use rbuild_store::reference::Reference;
 
 use super::output::{self, Output};
 use super::raw::{Build, Isolation, Progress, Snapshotter};
+use super::remote;
 use super::{progress, spec};
 use crate::env::Env;
 use crate::report::Failure;
-use crate::session::remote;
 
 /// Build argument that the environment gives where the command line does not (as with buildx).
 const EPOCH: &str = "SOURCE_DATE_EPOCH";

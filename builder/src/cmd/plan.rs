@@ -17,6 +17,7 @@ use rbuild_solver::solve::EventSink;
 use rbuild_store::local::Store;
 
 use super::print_json;
+use crate::cli::remote;
 use crate::cli::request::{Method, Request};
 use crate::cli::spec;
 use crate::context::{self, Definition, Prepared};
@@ -25,7 +26,7 @@ use crate::gateway::LocalGateway;
 use crate::report::{Failure, Kind};
 use crate::session::images::{Images, host_platform};
 use crate::session::offers::Offers;
-use crate::session::remote::{self, Remotes};
+use crate::session::remote::Remotes;
 
 /// What a build starts from, before anything is lowered.
 #[derive(Debug)]

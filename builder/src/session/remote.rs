@@ -5,7 +5,6 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rbuild_frontend::lower::git_ref::GitRef;
 use rbuild_solver::llb::op::SourceOp;
 use rbuild_solver::session::{Fetched, Progress, SessionError};
 use rbuild_store::local::Store;
@@ -15,34 +14,9 @@ use super::git::{self, GitSource};
 use super::http::{self, HttpFile};
 use super::images::Images;
 use super::offers::Offers;
+use crate::cli::remote::{CONTEXT_FILE, is_url};
 use crate::context::archive;
 use crate::report::Failure;
-
-/// The name of the file that a web server's context is.
-pub const CONTEXT_FILE: &str = "context";
-
-/// Whether a context is a git repository or a URL rather than a path.
-pub fn is_remote(text: &str) -> bool {
-    is_url(text) || GitRef::parse_context(text).is_some()
-}
-
-/// Whether a text is the address of a web server.
-pub fn is_url(text: &str) -> bool {
-    text.starts_with("http://") || text.starts_with("https://")
-}
-
-/// The source operation of a context for which [`is_remote`] holds.
-///
-/// # Errors
-///
-/// If the query of a git repository is wrong, as text.
-pub fn source(text: &str) -> Result<SourceOp, String> {
-    if let Some(git) = GitRef::parse_context(text) {
-        return git.map(|git| git.to_source());
-    }
-    let attrs = BTreeMap::from([("http.filename".to_owned(), CONTEXT_FILE.to_owned())]);
-    Ok(SourceOp { identifier: text.to_owned(), attrs, platform: None })
-}
 
 /// Fetches, and remembers what was fetched: a source means the same in all of a build.
 #[derive(Debug)]
@@ -135,30 +109,4 @@ impl Remotes {
 fn cell<T>(all: &Once<T>, identifier: &str, attrs: &BTreeMap<String, String>) -> Arc<OnceCell<T>> {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
     Arc::clone(all.entry((identifier.to_owned(), attrs.clone())).or_default())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn kinds() {
-        let shown = |url: &str| {
-            let op = source(url).unwrap();
-            (op.identifier, op.attrs.get("git.fullurl").cloned())
-        };
-        let git = |a: &str, b: &str| (a.to_owned(), Some(b.to_owned()));
-        assert_eq!(
-            shown("https://h/p.git?ref=main&subdir=sub"),
-            git("git://h/p.git#main:sub", "https://h/p.git")
-        );
-        assert_eq!(
-            shown("github.com/o/r#v1"),
-            git("git://github.com/o/r#v1", "https://github.com/o/r")
-        );
-        assert_eq!(shown("git@h:o/r.git"), git("git://h/o/r.git", "git@h:o/r.git"));
-        assert_eq!(shown("https://h/f.tar.gz"), ("https://h/f.tar.gz".to_owned(), None));
-        assert!(source("https://h/p.git?ref=").is_err());
-        assert!(!is_remote("./p.git") && !is_remote("p.git") && is_remote("github.com/o/r"));
-    }
 }
