@@ -64,6 +64,19 @@ fn an_image_of_an_earlier_build_can_be_the_base() {
 }
 
 #[test]
+fn a_base_that_is_only_inherited_is_neither_fetched_nor_unpacked() {
+    let (space, registry, base) = place();
+    space.write("Dockerfile", "FROM @BASE@\nENV A=c\nCMD [\"x\"]\n");
+    space.build(&["-t", "@REGISTRY@/team/app:1", "--push"]).success();
+    assert_eq!(registry.image("team/app", "1").layer_digests(), base.layer_digests());
+    for layer in base.layer_digests() {
+        let fetched = format!("GET /v2/team/base/blobs/{layer}");
+        assert!(!registry.requests().contains(&fetched), "{:?}", registry.requests());
+    }
+    assert_eq!(std::fs::read_dir(space.path("store/layers")).unwrap().count(), 0);
+}
+
+#[test]
 fn credentials_of_docker_login_are_used() {
     let user = || ("ann".to_owned(), "pa:ss".to_owned());
     for access in [Access::Basic(user().0, user().1), Access::Bearer(user().0, user().1)] {

@@ -27,25 +27,36 @@ pub(crate) fn busybox_layout(folder: &Path) -> Outcome<PathBuf> {
         .arg("-C")
         .arg(&tree)
         .arg("."))?;
-    layout_of(&layout, &layer_file, r#""Cmd":["sh"]"#)?;
+    layout_of(&layout, &[&layer_file], r#""Cmd":["sh"]"#)?;
     Ok(layout)
 }
 
-/// Makes an OCI layout with one image of one layer; `settings` are members of the config's inner object.
-pub(crate) fn layout_of(layout: &Path, layer_file: &Path, settings: &str) -> Outcome {
-    let layer = std::fs::read(layer_file).map_err(|error| {
-        Failure::new(format!("could not read `{}`: {error}", layer_file.display()))
-    })?;
-    let layer_digest = put(layout, &layer)?;
+/// Makes an OCI layout with one image of these layers; `settings` are members of the config's inner object.
+pub(crate) fn layout_of(layout: &Path, layer_files: &[&Path], settings: &str) -> Outcome {
+    let (mut diff_ids, mut layers) = (Vec::new(), Vec::new());
+    for file in layer_files {
+        let layer = std::fs::read(file).map_err(|error| {
+            Failure::new(format!("could not read `{}`: {error}", file.display()))
+        })?;
+        let digest = put(layout, &layer)?;
+        diff_ids.push(format!(r#""sha256:{digest}""#));
+        layers.push(format!(
+            r#"{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{digest}","size":{}}}"#,
+            layer.len()
+        ));
+    }
+    let (diff_ids, layers) = (diff_ids.join(","), layers.join(","));
+    let history =
+        vec![r#"{"created":"2020-01-01T00:00:00Z","created_by":"cargo xtask"}"#; layer_files.len()];
     let config = format!(
-        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],{settings}}},"rootfs":{{"type":"layers","diff_ids":["sha256:{layer_digest}"]}},"history":[{{"created":"2020-01-01T00:00:00Z","created_by":"cargo xtask"}}]}}"#,
-        oci_architecture()
+        r#"{{"architecture":"{}","os":"linux","config":{{"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],{settings}}},"rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}},"history":[{}]}}"#,
+        oci_architecture(),
+        history.join(",")
     );
     let config_digest = put(layout, config.as_bytes())?;
     let manifest = format!(
-        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:{config_digest}","size":{}}},"layers":[{{"mediaType":"application/vnd.oci.image.layer.v1.tar","digest":"sha256:{layer_digest}","size":{}}}]}}"#,
-        config.len(),
-        layer.len()
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:{config_digest}","size":{}}},"layers":[{layers}]}}"#,
+        config.len()
     );
     let manifest_digest = put(layout, manifest.as_bytes())?;
     write(

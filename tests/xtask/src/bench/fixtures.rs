@@ -230,7 +230,8 @@ fn offer(from: &str, name: &str) -> Outcome {
     ]))
 }
 
-/// Makes a Debian root with some packages once, and offers it as an image of one layer.
+/// Makes a Debian root with some packages once, and offers it as an image of two layers: the second one is of what
+/// this machine has beside.
 fn offer_debian(kept: &Path, packages: &str, name: &str, reference: &str) -> Outcome {
     let layout = kept.join(name).join("layout");
     if !layout.join("index.json").exists() {
@@ -242,9 +243,13 @@ fn offer_debian(kept: &Path, packages: &str, name: &str, reference: &str) -> Out
             command.arg(format!("--include={packages}"));
         }
         run(command.arg("bookworm").arg(&tar))?;
+        let second = kept.join(format!("{name}-second.tar"));
+        let folders = ["usr/share/zoneinfo", "usr/share/doc"];
+        let root = ["--ignore-failed-read", "--owner=0", "--group=0", "-C", "/"];
+        run(Command::new("tar").arg("-cf").arg(&second).args(root).args(folders))?;
         remove_dir(&layout)?;
-        base::layout_of(&layout, &tar, r#""Cmd":["bash"]"#)?;
-        output(Command::new("rm").arg("-f").arg(&tar))?;
+        base::layout_of(&layout, &[&tar, &second], r#""Cmd":["bash"]"#)?;
+        output(Command::new("rm").arg("-f").args([&tar, &second]))?;
     }
     offer(&format!("oci:{}:latest", layout.display()), reference)
 }

@@ -33,7 +33,7 @@ struct Bench {
     out: PathBuf,
 }
 
-/// `cargo xtask bench [ROUNDS] [WORKLOAD...]`.
+/// `cargo xtask bench [ROUNDS | --runs ROUNDS] [WORKLOAD...]`.
 pub(crate) fn bench(args: &[String]) -> Outcome {
     let (rounds, wanted) = parse(args)?;
     let host = Host::look()?;
@@ -101,7 +101,8 @@ fn rounds_of(
 fn parse(args: &[String]) -> Outcome<(u32, Vec<&'static Workload>)> {
     let mut rounds = ROUNDS;
     let mut wanted = Vec::new();
-    for arg in args {
+    // `--runs 3` is as good as `3`.
+    for arg in args.iter().filter(|arg| *arg != "--runs") {
         if let Ok(number) = arg.parse() {
             rounds = number;
         } else {

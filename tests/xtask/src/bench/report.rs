@@ -27,7 +27,7 @@ impl Sample {
     }
 }
 
-/// Prints the table: a line for each measure; medians, and each peer's as a multiple of rbuild's.
+/// Prints the table: a line for each measure; medians, and how many times better rbuild's is than each peer's.
 pub(super) fn print(builders: &[Builder], workloads: &[&'static Workload], samples: &[Sample]) {
     let names: Vec<&str> = builders.iter().map(Builder::name).collect();
     println!("\n{}", table(&names, workloads, samples));
@@ -51,7 +51,8 @@ fn table(names: &[&'static str], workloads: &[&'static Workload], samples: &[Sam
                 let cell = match (median(&values(samples, workload.name, measure, name)), own) {
                     (None, _) => "-".to_owned(),
                     (Some(value), Some(own)) if *name != "rbuild" => {
-                        format!("{value:.3} ({:.1}x)", value / own)
+                        let ahead = if measure.ends_with("/s") { own / value } else { value / own };
+                        format!("{value:.3} ({ahead:.1}x)")
                     }
                     (Some(value), _) => format!("{value:.3}"),
                 };
@@ -107,6 +108,18 @@ mod tests {
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), Some(2.5));
+    }
+
+    #[test]
+    fn of_rates_the_larger_one_is_better() {
+        let workload = &super::super::workloads::WORKLOADS[5];
+        let measure = workload.measures[0];
+        let samples = [
+            Sample::new(workload.name, measure, "rbuild", 150.0),
+            Sample::new(workload.name, measure, "buildah", 75.0),
+        ];
+        let text = table(&["rbuild", "buildah"], &[workload], &samples);
+        assert!(text.contains("| 150.000 | 75.000 (2.0x) |"), "{text}");
     }
 
     #[test]

@@ -61,10 +61,22 @@ pub(super) const WORKLOADS: &[Workload] = &[
         false,
         copy,
     ),
-    workload("W5", "apt-get install on Debian", &["cold, s", "then OCI tar, s"], true, install),
+    workload(
+        "W5",
+        "apt-get install on Debian",
+        &["cold, s", "then OCI tar, s", "peak MB"],
+        true,
+        install,
+    ),
     workload("W6", "1 GB layer to OCI tar", &["gzip, MB/s", "zstd, MB/s", "peak MB"], false, large),
-    workload("W7", "pull Debian, RUN true", &["empty store, s"], true, pull),
-    workload("W8", "push of 320 MB", &["not compressed yet, s", "sealed, s"], false, push),
+    workload("W7", "pull Debian, RUN true", &["empty store, s", "peak MB"], true, pull),
+    workload(
+        "W8",
+        "push of 320 MB",
+        &["not compressed yet, s", "sealed, s", "peak MB"],
+        false,
+        push,
+    ),
     workload("W9", "one shot, daemons counted", &["cold, s", "warm, s"], false, one_shot),
     workload(
         "W10",
@@ -162,10 +174,10 @@ fn install(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     with_base(bench, builder, &bench.fixtures.context("debian"))?;
     let (context, tar) = (bench.fixtures.context("install"), bench.out.join("image.tar"));
     let cold = seconds(&mut builder.build(&context, Output::Nothing))?;
-    Ok(vec![
-        ("cold, s", cold),
-        ("then OCI tar, s", seconds(&mut builder.build(&context, Output::Gzip(&tar)))?),
-    ])
+    let export = seconds(&mut builder.build(&context, Output::Gzip(&tar)))?;
+    with_base(bench, builder, &bench.fixtures.context("debian"))?;
+    let peak = peak_megabytes(&mut builder.build(&context, Output::Gzip(&tar)))?;
+    Ok(vec![("cold, s", cold), ("then OCI tar, s", export), ("peak MB", peak)])
 }
 
 fn large(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
@@ -191,23 +203,32 @@ fn large(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
 fn pull(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     builder.reset()?;
     builder.open()?;
-    Ok(vec![(
-        "empty store, s",
-        seconds(&mut builder.build(&bench.fixtures.context("debian"), Output::Nothing))?,
-    )])
+    let context = bench.fixtures.context("debian");
+    let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+    builder.reset()?;
+    builder.open()?;
+    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    Ok(vec![("empty store, s", taken), ("peak MB", peak)])
 }
 
 fn push(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     let context = bench.fixtures.medium()?;
-    with_base(bench, builder, &context)?;
     let mut values = Vec::new();
-    for measure in ["not compressed yet, s", "sealed, s"] {
+    for measure in ["not compressed yet, s", "sealed, s", "peak MB"] {
+        if measure != "sealed, s" {
+            with_base(bench, builder, &context)?;
+        }
         let folder = bench.out.with_extension("registry");
         crate::run::remove_dir(&folder)?;
         // Each time an empty one: blobs that are there are not sent.
         let Some(registry) = Registry::start(&folder)? else { break };
         let name = format!("{}/pushed:1", registry.address);
-        values.push((measure, seconds(&mut builder.build(&context, Output::Push(&name)))?));
+        let mut command = builder.build(&context, Output::Push(&name));
+        let value = match measure {
+            "peak MB" => peak_megabytes(&mut command)?,
+            _ => seconds(&mut command)?,
+        };
+        values.push((measure, value));
         drop(registry);
         crate::run::remove_dir(&folder)?;
     }
