@@ -25,6 +25,7 @@ mod progress;
 mod pull;
 mod questions;
 mod reproducible;
+mod rows;
 mod run;
 mod rungs;
 mod shipped;

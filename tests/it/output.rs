@@ -270,3 +270,44 @@ fn compression_is_as_asked() {
         assert!(layer.starts_with(start), "{compression}: {:x?}", &layer[..4]);
     }
 }
+
+#[test]
+fn an_image_can_have_its_digest_in_its_name() {
+    let space = plain();
+    let registry = Registry::start();
+    let name = format!("{}/team/app:1", registry.address());
+    // What each machine of several does before one makes an index of their images.
+    let output =
+        format!("type=image,name={name},push-by-digest=true,name-canonical=true,push=true");
+    space.build(&["-o", &output, "--metadata-file", "@OUT@/m.json"]).success();
+    let told: Value = serde_json::from_str(&space.read("out/m.json")).unwrap();
+    let digest = told["containerimage.digest"].as_str().unwrap();
+    assert_eq!(registry.image("team/app", digest).digest(), digest);
+    let listed = || space.run(&["images"]).success().text();
+    assert!(listed().contains(&format!("{name}@{digest}")), "{}", listed());
+    space.run(&["rmi", &format!("{name}@{digest}")]).success();
+    space.build(&["-o", "type=image,dangling-name-prefix=lost"]).success();
+    assert!(listed().contains(&format!("\nlost@{digest}")), "{}", listed());
+    let named = "type=image,name=kept:1,dangling-name-prefix=none,danging-name-empty-only=true";
+    space.build(&["-o", named]).success();
+    space.build(&["-o", "type=image,name=other:1,store=false"]).success();
+    let listed = listed();
+    assert!(listed.contains("/kept:1 ") && !listed.contains("none@"), "{listed}");
+    assert!(!listed.contains("other") && !listed.contains("team/app"), "{listed}");
+}
+
+#[test]
+fn an_output_can_have_a_time_of_its_own() {
+    let space = plain();
+    let oci = "type=oci,dest=@OUT@/i.tar,source-date-epoch=5,rewrite-timestamp=true";
+    let tar = "type=tar,dest=@OUT@/t.tar,source-date-epoch=7";
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=9"];
+    space.build(&[&epoch[..], &["-o", oci, "-o", tar, "-o", "type=cacheonly"]].concat()).success();
+    let image = Image::read(&space.path("out/i.tar"));
+    assert_eq!(image.config()["created"], "1970-01-01T00:00:05Z");
+    assert_eq!(image.config()["history"][0]["created"], "1970-01-01T00:00:05Z");
+    assert_eq!(image.tree().at("files/a.txt").mtime, 5);
+    let tree = rbuild_tests::tree::Tree::of_layer(&std::fs::read(space.path("out/t.tar")).unwrap());
+    assert_eq!(tree.at("files/a.txt").mtime, 7);
+    space.build(&["-o", "type=cacheonly"]).success().keeps_quiet_about("No output was asked for");
+}

@@ -5,11 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use rbuild_tests::image::{Layer, OPEN};
-use rbuild_tests::needs;
-use rbuild_tests::registry::Registry;
 use rbuild_tests::space::TestSpace;
-use rbuild_tests::web::Web;
-use serde_json::json;
 
 /// The first cells of a row, and how they are told apart where several have the same.
 type Row = &'static str;
@@ -277,6 +273,34 @@ const REFUSED: &[(Row, &str, &[&str], i32, &str)] = &[
         "BUILDKIT_MULTI_PLATFORM=0: an image of several platforms is an index",
     ),
     (
+        "| `compression=estargz`",
+        "",
+        &["-o", "type=image,unpack=true"],
+        2,
+        "`unpack` is not supported: ",
+    ),
+    (
+        "| `compression=estargz`",
+        "",
+        &["-o", "type=oci,compression=estargz,dest=x"],
+        2,
+        "estargz is not supported",
+    ),
+    (
+        "| `compression=estargz`",
+        "",
+        &["-o", "type=local,mode=delete,dest=x"],
+        2,
+        "mode=delete is not supported",
+    ),
+    (
+        "| an attribute of another type",
+        "",
+        &["-o", "type=local,dest=x,push=true"],
+        2,
+        "type=local has no `push`",
+    ),
+    (
         "`--build-context NAME=target:…`",
         "",
         &["--build-context", "n=target:x"],
@@ -288,15 +312,15 @@ const REFUSED: &[(Row, &str, &[&str], i32, &str)] = &[
 /// Rows that other tests run.
 const ELSEWHERE: &[(Row, &str)] = &[
     ("| | `--platform` |", "examples::several_platforms"),
-    ("| `RUN` | shell form", "rows_with_steps"),
-    ("`--mount=type=bind`", "rows_with_steps, mounts"),
+    ("| `RUN` | shell form", "rows::rows_with_steps"),
+    ("`--mount=type=bind`", "rows::rows_with_steps, mounts"),
     ("`--mount=type=cache`", "mounts::a_cache_has_an_id_an_owner_and_a_beginning"),
     ("`--mount=type=tmpfs`", "mounts::a_tmpfs_has_the_size_that_was_asked_for"),
     ("`--mount=type=secret`", "mounts::secrets_have_a_mode_an_owner_and_a_place"),
     ("`--mount=type=ssh`", "mounts::the_agents_socket_is_the_steps_alone"),
-    ("`--network=default`", "rows_with_steps"),
-    ("`--security=sandbox`", "rows_with_steps"),
-    ("| `ADD` | local files", "archives_of_each_kind"),
+    ("`--network=default`", "rows::rows_with_steps"),
+    ("`--security=sandbox`", "rows::rows_with_steps"),
+    ("| `ADD` | local files", "rows::archives_of_each_kind"),
     (
         "http and https, git",
         "copy::a_file_from_the_web_is_private_and_as_old_as_the_server_says, copy::repositories_are_added",
@@ -305,8 +329,8 @@ const ELSEWHERE: &[(Row, &str)] = &[
         "`SOURCE_DATE_EPOCH=context`",
         "reproducible::an_epoch_can_be_the_time_of_a_commit_a_file_or_a_stage",
     ),
-    ("`BUILDKIT_SANDBOX_HOSTNAME`", "rows_with_steps"),
-    ("`BUILDKIT_CACHE_MOUNT_NS`", "rows_with_steps"),
+    ("`BUILDKIT_SANDBOX_HOSTNAME`", "rows::rows_with_steps"),
+    ("`BUILDKIT_CACHE_MOUNT_NS`", "rows::rows_with_steps"),
     (
         "`BUILDKIT_CONTEXT_KEEP_GIT_DIR`",
         "contexts::a_kept_repository_tells_its_commit_and_its_address",
@@ -314,7 +338,15 @@ const ELSEWHERE: &[(Row, &str)] = &[
     ("Directory; `-`", "contexts"),
     ("| git with", "contexts::a_repository_is_a_context"),
     ("| http: tar", "contexts::a_web_server_has_an_archive_or_a_dockerfile"),
-    ("`--build-context NAME=` directory", "named_contexts"),
+    ("`--build-context NAME=` directory", "rows::named_contexts"),
+    (
+        "| `type=image` (",
+        "output::an_image_can_have_its_digest_in_its_name, output::an_image_is_pushed_to_a_registry",
+    ),
+    ("| `type=oci`, `type=docker`", "output::a_docker_archive_names_its_image"),
+    ("| of all these:", "output::compression_is_as_asked"),
+    ("| `source-date-epoch`", "output::an_output_can_have_a_time_of_its_own"),
+    ("| `type=cacheonly`", "output::an_output_can_have_a_time_of_its_own"),
     ("`type=local`, `type=tar` of one", "output, output_trees"),
     ("| of several platforms", "output_trees::each_platform_has_its_directory"),
     ("| device nodes", "output_trees::a_tar_has_device_nodes"),
@@ -326,7 +358,7 @@ const ELSEWHERE: &[(Row, &str)] = &[
 ];
 
 /// A place with the files that the rows copy.
-fn place() -> TestSpace {
+pub(crate) fn place() -> TestSpace {
     let space = TestSpace::new();
     space.write("a", "top");
     space.write("d/a", "a");
@@ -415,79 +447,4 @@ fn every_row_is_run() {
     for row in rows {
         assert!(keys.iter().any(|key| row.contains(key)), "nothing runs this row:\n{row}");
     }
-}
-
-#[test]
-fn rows_with_steps() {
-    needs!(Ids, Program("busybox"));
-    let (space, _registry) = TestSpace::with_busybox();
-    space.write("file", "context");
-    space.write(
-        "Dockerfile",
-        "FROM @BASE@ AS other\nRUN mkdir /d && echo other > /d/f\nFROM @BASE@\n\
-         RUN echo shell > /r\nRUN [\"sh\", \"-c\", \"echo exec >> /r\"]\nRUN <<E\necho document >> /r\nE\n\
-         SHELL [\"sh\", \"-xc\"]\nRUN echo $- | grep x && echo SHELL >> /r\nSHELL [\"sh\", \"-c\"]\n\
-         RUN --mount=type=bind,from=other,source=d,target=/m,rw echo x > /m/g && cat /m/f >> /r\n\
-         RUN --mount=target=/c cat /c/file >> /r && ! touch /c/new\n\
-         RUN --network=default --security=sandbox true\nRUN --network=none ! grep -v lo: /proc/net/dev | grep :\n\
-         RUN --mount=type=cache,target=/k hostname >> /r && ls /k >> /r && touch /k/kept\n",
-    );
-    let host = ["--build-arg", "BUILDKIT_SANDBOX_HOSTNAME=given"];
-    let read = |space: &TestSpace, flags: &[&str]| space.image(flags).tree().read("r");
-    let start = "shell\nexec\ndocument\nSHELL\nother\ncontext";
-    assert_eq!(read(&space, &host), format!("{start}given\n"));
-    // Another name space of cache mounts begins empty, the same one has what was kept.
-    let first = ["--build-arg", "BUILDKIT_CACHE_MOUNT_NS=n", "--no-cache"];
-    assert_eq!(read(&space, &first), format!("{start}buildkitsandbox\n"));
-    assert_eq!(read(&space, &first), format!("{start}buildkitsandbox\nkept\n"));
-}
-
-#[test]
-fn archives_of_each_kind() {
-    needs!(Program("bzip2"), Program("xz"), Program("zstd"), Program("gzip"));
-    let space = place();
-    let mut lines = vec!["FROM scratch".to_owned()];
-    for program in ["gzip", "bzip2", "xz", "zstd"] {
-        let archive = space.path("context/t.tar");
-        let packed = std::process::Command::new(program).arg("-c").arg(archive).output().unwrap();
-        space.write_bytes(&format!("context/{program}.data"), &packed.stdout);
-        lines.push(format!("ADD {program}.data /{program}/"));
-    }
-    space.write("Dockerfile", &lines.join("\n"));
-    let tree = space.image(&[]).tree();
-    assert_eq!(tree.paths().iter().filter(|it| it.ends_with("/in")).count(), 4, "{tree}");
-}
-
-#[test]
-fn named_contexts() {
-    needs!(Program("git"));
-    let (space, web, registry) = (place(), Web::start(), Registry::start());
-    let image = rbuild_tests::image::Image::new(
-        &[Layer::new().file("i", OPEN, "image").finish()],
-        &json!({ "Env": ["FROM=image"] }),
-    );
-    registry.put("named", "1", &image);
-    let layout = space.dir("layout");
-    image.write_layout(&layout, "1");
-    web.put("/t.tar", &[], Layer::new().file("w", OPEN, "web").finish());
-    let repository = crate::contexts::repository("sha1");
-    space.write(
-        "Dockerfile",
-        "FROM stage AS later\nFROM busybox:9 AS wanted\nCOPY --from=dir a /\nCOPY --from=lay i /l\nCOPY --from=git file /g\n\
-         COPY --from=web /context /w\nFROM scratch AS stage\nCOPY missing /\n",
-    );
-    let named = [
-        "stage=d".to_owned(),
-        "dir=d".to_owned(),
-        format!("busybox:9=docker-image://{}/named:1", registry.address()),
-        format!("lay=oci-layout://{}:1", layout.display()),
-        format!("git={}#v1", repository.url),
-        format!("web={}", web.url("/t.tar")),
-    ];
-    let flags: Vec<&str> =
-        named.iter().flat_map(|it| ["--build-context", it]).chain(["--target", "wanted"]).collect();
-    let image = space.image(&flags);
-    let tree = image.tree();
-    assert_eq!(["i", "a", "l", "g"].map(|it| tree.read(it)), ["image", "a", "image", "first"]);
-    assert_eq!(image.config()["config"]["Env"][0], "FROM=image");
 }

@@ -289,7 +289,8 @@ fn outputs(raw: &Build) -> Result<Vec<Output>, Failure> {
             output::OutputKind::Oci { .. }
             | output::OutputKind::Docker { .. }
             | output::OutputKind::Tar
-            | output::OutputKind::Local => None,
+            | output::OutputKind::Local
+            | output::OutputKind::CacheOnly => None,
         });
         match image {
             Some(push) => *push = true,

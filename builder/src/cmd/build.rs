@@ -219,13 +219,15 @@ fn ahead(
     let pushes = |it: &&Output| matches!(it.kind, OutputKind::Image { push: true });
     let Some(output) = request.outputs.iter().find(pushes) else { return Ok(None) };
     let (store, images) = (Arc::clone(store), Arc::clone(&opened.images));
-    let options = seal_options(&output.image, epoch(planned));
+    let options = seal_options(&output.image, epoch(output, planned));
     let names = names(tags, &output.image)?;
     Ok(Some(Arc::new(Ahead::new(store, images, options, &names))))
 }
 
-fn epoch(planned: &Planned) -> Option<i64> {
-    planned.lowered.targets.first().and_then(|target| target.epoch)
+/// The time that layers are set back to: the output's own, else the build's.
+fn epoch(output: &Output, planned: &Planned) -> Option<i64> {
+    let built = || planned.lowered.targets.first().and_then(|target| target.epoch);
+    output.image.epoch.or_else(built)
 }
 
 async fn run_graph(
@@ -253,8 +255,8 @@ pub fn solve_request(
     SolveRequest {
         graph: Arc::clone(graph),
         targets: planned.lowered.targets.iter().filter_map(|target| target.edge).collect(),
-        seal: image.map(|output| seal_options(&output.image, epoch(planned))),
-        files: request.outputs.iter().any(|it| !it.wants_layers()),
+        seal: image.map(|output| seal_options(&output.image, epoch(output, planned))),
+        files: request.outputs.iter().any(Output::wants_files),
         exec: ExecSettings {
             shm_size: request.shm_size,
             resources: request.resources.clone(),

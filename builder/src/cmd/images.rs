@@ -104,7 +104,9 @@ pub fn remove(raw: &Rmi, root: &Path) -> Result<(), Failure> {
     let store = open_store(root)?;
     let mut missing = Vec::new();
     for name in &raw.names {
-        let full = parse_name("rmi", name)?.to_string();
+        // A name with a digest is written as it is listed.
+        let has_digest = name.contains('@');
+        let full = if has_digest { name.clone() } else { parse_name("rmi", name)?.to_string() };
         if !store.db()?.remove_tag(&full)? {
             missing.push(full);
         }

@@ -10,6 +10,7 @@ use rbuild_store::image::config::{History, ImageConfig, RootFs};
 use rbuild_store::image::manifest::{Index, Written};
 use rbuild_store::image::{Image, SealedImage};
 use rbuild_store::media_type::Family;
+use rbuild_store::reference::Reference;
 
 use super::annotations::{self, Annotation, Subject};
 use super::{Exporter, Product, Response, seal_options};
@@ -169,9 +170,9 @@ impl Exporter {
                 // An image of the store is whole: what only a registry has is fetched.
                 self.fetch_all(&image).await?;
             }
-            let texts: Vec<String> = names.iter().map(ToString::to_string).collect();
-            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            if !texts.is_empty() && !output.image.push_by_digest {
+            if output.image.store {
+                let texts = stored_names(&names, &output.image, &image.top.descriptor);
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
                 self.store.db()?.put_tags(&texts, &image.top.descriptor, self.now)?;
                 for name in texts {
                     task.done_part(&format!("naming to {name}"));
@@ -194,6 +195,39 @@ impl Exporter {
         futures_util::future::try_join_all(all).await?;
         Ok(())
     }
+}
+
+/// What an image is called in the store: its names, unless it is pushed by digest only; its names
+/// with its digest, and the prefix with its digest, where that is asked for.
+fn stored_names(names: &[Reference], options: &ImageOptions, top: &Descriptor) -> Vec<String> {
+    let digest = top.digest;
+    let plain = names.iter().filter(|_| !options.push_by_digest).map(ToString::to_string);
+    let canonical = names
+        .iter()
+        .filter(|_| options.name_canonical)
+        .map(|name| name.clone().with_digest(digest.0).to_string());
+    let prefix = options.dangling_prefix.as_ref();
+    let dangling = prefix
+        .filter(|_| names.is_empty() || !options.dangling_empty_only)
+        .map(|prefix| format!("{prefix}@{digest}"));
+    plain.chain(canonical).chain(dangling).collect()
+}
+
+/// Products whose images are from `epoch`, or older.
+pub(super) fn dated(products: &[Product], epoch: i64) -> Vec<Product> {
+    let later = |created: &Option<String>| {
+        let seconds = created.as_ref().and_then(|it| it.parse::<jiff::Timestamp>().ok());
+        seconds.is_none_or(|it| it.as_second() > epoch)
+    };
+    let mut products = products.to_vec();
+    for product in &mut products {
+        product.epoch = Some(epoch);
+        product.config.created = Some(rfc3339(epoch));
+        for entry in product.config.history.iter_mut().filter(|it| later(&it.created)) {
+            entry.created = Some(rfc3339(epoch));
+        }
+    }
+    products
 }
 
 /// Fills in what only the exporter knows: layers, and times where there is no epoch. A step's time

@@ -99,6 +99,8 @@ impl Exporter {
     ) -> Result<Response, Failure> {
         let mut response = Response::default();
         for output in outputs {
+            let dated = output.image.epoch.map(|epoch| image::dated(products, epoch));
+            let products = dated.as_deref().unwrap_or(products);
             match output.kind {
                 OutputKind::Image { push } => {
                     self.image(output, push, products, &mut response).await?;
@@ -111,6 +113,7 @@ impl Exporter {
                 }
                 OutputKind::Tar => self.tar(output, products).await?,
                 OutputKind::Local => self.local(output, products).await?,
+                OutputKind::CacheOnly => {}
             }
         }
         Ok(response)
