@@ -53,6 +53,7 @@ pub struct Steps {
     networks: Networks,
     holder: Holder,
     caches: chroot::Caches,
+    stock: chroot::Stock,
     /// The process of the next step, started while the one before runs.
     next: Mutex<Option<Starting>>,
 }
@@ -88,6 +89,7 @@ impl Steps {
             networks: Networks::new(network.clone()),
             holder: Holder::default(),
             caches: chroot::Caches::default(),
+            stock: chroot::Stock::new(work.join("stock")),
             next: Mutex::default(),
         })
     }
@@ -232,6 +234,7 @@ impl Steps {
         let step = chroot::Step {
             store: layers.store(),
             caches: &self.caches,
+            stock: &self.stock,
             program: &self.program,
             hold: root.0.make_dir("hold").map_err(|it| it.to_failure())?,
             layout,

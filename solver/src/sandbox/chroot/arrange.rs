@@ -40,6 +40,8 @@ struct Swap {
     held: PathBuf,
     /// What was put there.
     given: OwnedFd,
+    /// When that was changed last, then.
+    changed: (i64, i64),
 }
 
 /// A thing in its place.
@@ -110,7 +112,8 @@ impl Arrangement {
         exchange(item, &dir, Path::new(name)).map_err(failed)?;
         target::restore_times(&dir, &before).map_err(failed)?;
         let (parent, name, held) = (parent.to_owned(), name.to_owned(), item.to_owned());
-        self.swaps.push(Swap { parent, name, held, given });
+        let changed = changed(&given).map_err(failed)?;
+        self.swaps.push(Swap { parent, name, held, given, changed });
         Ok(Placed { path, inode: stat.st_ino })
     }
 
@@ -129,6 +132,13 @@ impl Arrangement {
         let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
         let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         rustix::fs::openat2(&self.target.root, path, DIRECTORY, Mode::empty(), beneath)
+    }
+
+    /// Whether nothing was done to what was put into the tree from below `held`; directories in it
+    /// have not been looked into.
+    pub(super) fn untouched(&self, held: &Path) -> bool {
+        let mut own = self.swaps.iter().filter(|it| it.held.starts_with(held));
+        own.all(|it| changed(&it.given) == Ok(it.changed))
     }
 
     /// Takes everything out of the tree, last in, first out.
@@ -173,6 +183,13 @@ impl Drop for Arrangement {
         // Whoever wants to know has undone it.
         drop(self.undo());
     }
+}
+
+/// When an inode was changed last, which nobody can set.
+#[expect(clippy::useless_conversion, reason = "types differ between C libraries")]
+fn changed(fd: &OwnedFd) -> Result<(i64, i64), Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_ctime.into(), i64::try_from(stat.st_ctime_nsec).unwrap_or_default()))
 }
 
 /// Puts `new` in place of `old`, which goes.

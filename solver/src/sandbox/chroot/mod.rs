@@ -40,6 +40,7 @@ mod parent;
 mod paths;
 mod plan;
 mod serve;
+mod stock;
 mod system;
 
 use std::fs;
@@ -49,6 +50,7 @@ use std::path::Path;
 pub(super) use caches::Caches;
 pub(crate) use cell::main;
 pub(super) use parent::{Step, run};
+pub(super) use stock::Stock;
 
 use super::caps::{self, number};
 use super::refusal::Refusal;

@@ -2,7 +2,6 @@
 //! everything back.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -15,6 +14,7 @@ use rustix::fs::{Mode, OFlags};
 use super::arrange::Arrangement;
 use super::caches::{CacheError, Caches, Loan};
 use super::plan::{Cell, Nodes, Secret};
+use super::stock::{Set, Stock};
 use super::system;
 use crate::causes::chain;
 use crate::sandbox::apply::KernelError;
@@ -38,6 +38,8 @@ pub(in crate::sandbox) struct Step<'a> {
     pub(in crate::sandbox) store: &'a Store,
     /// Who has them.
     pub(in crate::sandbox) caches: &'a Caches,
+    /// What each step has.
+    pub(in crate::sandbox) stock: &'a Stock,
     /// This program.
     pub(in crate::sandbox) program: &'a Path,
     /// An empty directory of the step's own, on the file system of its tree.
@@ -82,12 +84,18 @@ pub(in crate::sandbox) fn run(
     if step.layout.root_readonly {
         cell.mounts.push((PathBuf::new().into(), true));
     }
-    arrange(&mut all, step.layout, &mut cell, &lent)?;
+    let files = [step.layout.resolv_conf.as_path(), step.layout.hosts.as_path()];
+    let set = step.stock.take(files);
+    let set = set.map_err(|source| failed("make /dev, /proc and /sys of a step", &source))?;
+    arrange(&mut all, step.layout, &mut cell, (&set, &lent))?;
     let stubs = all.stubs();
     let outcome = keep(step.program, &cell, fds, killer);
+    let untouched = all.untouched(set.dir());
     let undone = all.undo();
     let outcome = outcome?;
     undone.map_err(|source| failed("take the mounts of a step out of its tree", &source))?;
+    let kept = step.stock.give_back(set, untouched);
+    kept.map_err(|source| failed("remove /dev, /proc and /sys of a step", &source))?;
     for cache in lent.into_values() {
         cache.give_back().map_err(|error| lending(&error))?;
     }
@@ -123,22 +131,13 @@ fn arrange(
     all: &mut Arrangement,
     layout: &Layout,
     cell: &mut Cell,
-    lent: &BTreeMap<usize, Loan<'_>>,
+    (set, lent): (&Set, &BTreeMap<usize, Loan<'_>>),
 ) -> Result<(), RunError> {
-    let (proc, dev, sys) = (all.held("proc"), all.held("dev"), all.held("sys"));
-    let making = |source| failed("make /dev, /proc and /sys of a step", &source);
-    system::proc(&proc).map_err(making)?;
-    cell.nodes = system::dev(&dev).map_err(making)?;
-    system::sys(&sys).map_err(making)?;
-    for (at, item) in [("/proc", &proc), ("/dev", &dev), ("/sys", &sys)] {
-        let placed = all.put(at, item, Litter::Keep).map_err(|it| setup(&it))?;
-        cell.mounts.push((placed.path.into(), false));
-    }
-    let files = [("/etc/resolv.conf", &layout.resolv_conf), ("/etc/hosts", &layout.hosts)];
-    for (index, (at, from)) in files.into_iter().enumerate() {
-        let item = all.held(&format!("file-{index}"));
-        fs::copy(from.as_path(), &item).map_err(|error| failed("copy a generated file", &error))?;
-        let placed = all.put(at, &item, layout.litter).map_err(|it| setup(&it))?;
+    cell.nodes = set.nodes;
+    let directories = set.directories().map(|it| (it, Litter::Keep));
+    let files = set.files().map(|it| (it, layout.litter));
+    for ((at, item), litter) in directories.into_iter().chain(files) {
+        let placed = all.put(at, &item, litter).map_err(|it| setup(&it))?;
         cell.mounts.push((placed.path.into(), false));
     }
     for (index, mount) in layout.mounts.iter().enumerate() {
