@@ -20,6 +20,7 @@ mod main_job;
 mod mounts;
 mod output;
 mod output_trees;
+mod packages;
 mod places;
 mod progress;
 mod pull;

@@ -107,7 +107,7 @@ fn a_program_is_compiled_on_debian_pushed_and_run() {
 }
 
 /// Puts Debian into the registry, as an image of one layer.
-fn offer_debian(registry: &DockerRegistry) {
+pub(crate) fn offer_debian(registry: &DockerRegistry) {
     let tar = std::fs::read(debian_tar()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     Image::new(&[tar], &json!({ "Env": [rbuild_tests::base::PATH], "Cmd": ["bash"] }))
