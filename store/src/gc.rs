@@ -17,7 +17,7 @@ use crate::digest::{BlobId, Digest};
 use crate::error::{Result, StoreError};
 use crate::image::source;
 use crate::local::Store;
-use crate::records::{LayerRow, Record};
+use crate::records::{LayerRow, Record, TreeId};
 
 /// What may go besides that which nothing leads to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -181,13 +181,16 @@ fn decide(contents: &Contents, policy: &Policy) -> Plan {
         None => kept,
     };
     let keys: BTreeSet<_> = kept.iter().map(|record| record.key).collect();
-    let layers: BTreeSet<_> = kept.iter().flat_map(|record| &record.layers).collect();
+    let (mut seen, mut layers) = (BTreeSet::new(), BTreeSet::new());
+    for record in &kept {
+        layers.extend(new_layers(record, &mut seen));
+    }
     let mut blobs = contents.tagged.clone();
     blobs.extend(kept.iter().flat_map(|record| &record.blobs));
     blobs.extend(
-        contents.sealed.iter().filter(|(layer, _)| layers.contains(layer)).map(|(_, blob)| blob),
+        contents.sealed.iter().filter(|(layer, _)| layers.contains(&**layer)).map(|(_, blob)| blob),
     );
-    let dead_layers = contents.layers.values().filter(|row| !layers.contains(&row.id));
+    let dead_layers = contents.layers.values().filter(|row| !layers.contains(&*row.id));
     let dead_blobs = contents.blobs.iter().filter(|(id, _)| !blobs.contains(id));
     Plan {
         records: contents
@@ -202,6 +205,16 @@ fn decide(contents: &Contents, policy: &Policy) -> Plan {
     }
 }
 
+/// The layers of a record, but for those of trees that were seen before.
+fn new_layers<'a>(record: &'a Record, seen: &mut BTreeSet<TreeId>) -> Vec<&'a str> {
+    let mut layers = Vec::new();
+    for tree in &record.trees {
+        let new = tree.down().take_while(|it| seen.insert(it.id()));
+        layers.extend(new.filter_map(|it| it.top().map(|(layer, _)| &**layer)));
+    }
+    layers
+}
+
 /// The records that were used last and that together (layers and blobs counted once) take at most
 /// `limit` bytes.
 fn fit<'a>(contents: &Contents, records: Vec<&'a Record>, limit: u64) -> Vec<&'a Record> {
@@ -210,13 +223,16 @@ fn fit<'a>(contents: &Contents, records: Vec<&'a Record>, limit: u64) -> Vec<&'a
         sealed.entry(layer).or_default().push(blob);
     }
     let (mut layers, mut blobs) = (BTreeSet::new(), contents.tagged.clone());
+    let mut seen = BTreeSet::new();
     let size_of = |blob: &BlobId| contents.blobs.get(blob).copied().unwrap_or(0);
     let mut total: u64 = blobs.iter().map(size_of).sum();
     let mut kept = Vec::new();
     for record in records.into_iter().rev() {
-        let new_layers: BTreeSet<_> =
-            record.layers.iter().filter(|layer| !layers.contains(*layer)).collect();
-        let of_layers = new_layers.iter().filter_map(|layer| sealed.get(layer.as_str()));
+        let new_layers: BTreeSet<_> = new_layers(record, &mut seen)
+            .into_iter()
+            .filter(|layer| !layers.contains(layer))
+            .collect();
+        let of_layers = new_layers.iter().filter_map(|layer| sealed.get(layer));
         let new_blobs: BTreeSet<BlobId> = of_layers
             .flatten()
             .copied()

@@ -6,6 +6,10 @@ use crate::compress::Compression;
 use crate::descriptor::Descriptor;
 use crate::digest::{BlobId, DiffId, Digest};
 
+mod tree;
+
+pub use tree::{Tree, TreeId};
+
 /// A name for an image of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tag {
@@ -26,8 +30,8 @@ pub struct Record {
     pub real_key: Option<Digest>,
     /// Versioned JSON; only the solver reads it.
     pub value: String,
-    /// Layers that the value names, lowest first: they live as long as the record does.
-    pub layers: Vec<String>,
+    /// The results: their layers live as long as the record does.
+    pub trees: Vec<Tree>,
     /// Blobs that the value names.
     pub blobs: Vec<BlobId>,
     /// When it was made.

@@ -142,7 +142,7 @@ impl Exporter {
 
     /// When each layer was made, in seconds; none for a layer of a base image.
     fn layer_times(&self, product: &Product) -> Result<Vec<Option<i64>>, Failure> {
-        let ids: Vec<&str> = product.chain.iter().map(|id| id.0.as_str()).collect();
+        let ids: Vec<&str> = product.chain.iter().map(|id| &*id.0).collect();
         let times = self.store.db()?.layer_times(&ids)?;
         let own = product.chain.iter().zip(times);
         Ok(own.map(|(id, time)| time.filter(|_| self.layers.pulled(id).is_none())).collect())

@@ -1,5 +1,6 @@
 //! Resource limits of a step: Docker's names, the host's bounds.
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 /// A resource limit by its Linux number.
@@ -85,6 +86,19 @@ pub fn limits(asked: &[(String, i64, i64)]) -> Result<Vec<Limit>, LimitError> {
 pub fn clamp(limit: Limit, ours: u64) -> Limit {
     let hard = limit.hard.min(ours);
     Limit { resource: limit.resource, soft: limit.soft.min(hard), hard }
+}
+
+/// How many files a process of ours can have open: [`raise_open_files`] makes use of it.
+pub fn open_files() -> u64 {
+    getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+}
+
+/// Lets this process, and those it starts, open as many files as the host allows at all. The limit
+/// that most hosts set, 1,024, is for programs that use `select(2)`; steps get a limit of their own.
+pub fn raise_open_files() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // With what there is, fewer steps run at the same time.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 #[cfg(test)]

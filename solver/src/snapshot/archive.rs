@@ -42,7 +42,7 @@ pub(crate) fn apply(
     queue: Receiver<Arc<Vec<u8>>>,
     layer: &LayerId,
 ) -> Result<Applied, Error> {
-    let damaged = |source| Error::Unreadable { layer: layer.0.clone(), source };
+    let damaged = |source| Error::Unreadable { layer: layer.0.to_string(), source };
     let mut archive = TarReader::new(Blocks { queue, block: Arc::default(), at: 0 });
     while let Some(item) = archive.next().map_err(damaged)? {
         applier.item(item, &mut archive)?;

@@ -117,8 +117,10 @@ impl LayerStore {
             return Ok(Arc::clone(known));
         }
         let path = self.layout().layer_listing(&layer.0)?;
-        let bytes = read_small(&path, MAX_LISTING_BYTES)?
-            .ok_or_else(|| Error::Missing { layer: layer.0.clone(), what: "it has no listing" })?;
+        let bytes = read_small(&path, MAX_LISTING_BYTES)?.ok_or_else(|| Error::Missing {
+            layer: layer.0.to_string(),
+            what: "it has no listing",
+        })?;
         let listing = Listing::decode(&bytes).map_err(|error| Error::Damaged {
             path: path.display().to_string(),
             why: error.to_string(),
@@ -227,7 +229,7 @@ impl LayerStore {
         if self.is_on_disk(layer)? {
             return Ok(());
         }
-        let missing = |what| Error::Missing { layer: layer.0.clone(), what };
+        let missing = |what| Error::Missing { layer: layer.0.to_string(), what };
         let sealed = self.sealed(layer)?.ok_or_else(|| missing("it has no files on disk"))?;
         let (mut blob, _) = self
             .store

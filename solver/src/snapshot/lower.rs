@@ -81,7 +81,7 @@ impl LayerStore {
         let path = self.layout().layer(&layer.0)?.join(NAME);
         match read_small(&path, MAX_BYTES)? {
             Some(bytes) if bytes != list(below).as_bytes() => {
-                Err(Error::OtherBelow { layer: layer.0.clone() })
+                Err(Error::OtherBelow { layer: layer.0.to_string() })
             }
             Some(_) | None => Ok(()),
         }
@@ -92,11 +92,11 @@ impl LayerStore {
         let path = self.layout().layer(&layer.0)?.join(NAME);
         let bytes = read_small(&path, MAX_BYTES)?.unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        Ok(text.lines().map(|line| LayerId(line.to_owned())).collect())
+        Ok(text.lines().map(|line| LayerId(line.into())).collect())
     }
 }
 
 /// One line for each layer.
 fn list(chain: &[LayerId]) -> String {
-    chain.iter().flat_map(|layer| [layer.0.as_str(), "\n"]).collect()
+    chain.iter().flat_map(|layer| [&*layer.0, "\n"]).collect()
 }

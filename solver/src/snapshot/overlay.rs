@@ -134,7 +134,7 @@ impl LayerStore {
         for layer in chain {
             hasher.field(layer.0.as_bytes());
         }
-        let merged = LayerId(format!("q{}", hasher.finish().hex()));
+        let merged = LayerId(format!("q{}", hasher.finish().hex()).into());
         if self.is_on_disk(&merged)? {
             return Ok(merged);
         }

@@ -56,7 +56,7 @@ impl LayerStore {
             clamp_mtime,
             threads: std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN),
         };
-        let failed = |source| Error::Seal { layer: layer.0.clone(), source };
+        let failed = |source| Error::Seal { layer: layer.0.to_string(), source };
         let blobs = self.store.blobs();
         let blob = match blob {
             Some(path) => blobs.writer_into(self.store.root().join(path)),

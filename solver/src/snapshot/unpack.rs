@@ -57,7 +57,7 @@ impl LayerStore {
         let root = work.make("fs")?;
         let placer = Placer::new(self);
         let lower = Lower::new(self, below);
-        let stream_error = |source| Error::Stream { layer: layer.0.clone(), source };
+        let stream_error = |source| Error::Stream { layer: layer.0.to_string(), source };
         let (to_hasher, blocks) = sync_channel(QUEUE_BLOCKS);
         let (to_applier, content) = sync_channel(QUEUE_BLOCKS);
         let (decoded, applied, found) = thread::scope(|scope| {
@@ -73,7 +73,7 @@ impl LayerStore {
         decoded.map_err(stream_error)?;
         let Applied { listing, owners, size } = applied?;
         if found != diff_id {
-            return Err(Error::Mismatch { layer: layer.0.clone(), expected: diff_id, found });
+            return Err(Error::Mismatch { layer: layer.0.to_string(), expected: diff_id, found });
         }
         self.publish(layer, &work, listing, &owners)?;
         if lower.was_used() {

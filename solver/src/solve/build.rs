@@ -8,6 +8,7 @@ use super::keys::{self, InputKey, Selection, Selections};
 use super::layers::Layers;
 use super::needs::Need;
 use super::outside::Outside;
+use super::trees::Trees;
 use super::{SolveRequest, Solver};
 use crate::cache::{CacheKey, KeyParts};
 use crate::llb::VertexId;
@@ -48,6 +49,7 @@ pub struct Build {
     pub needs: Vec<Need>,
     /// How many processes are still to be run; fewer where results turn up meanwhile.
     pub steps_left: AtomicUsize,
+    pub(super) trees: Trees,
     pub(super) selections: Selections,
     pub(super) definition: HashMap<VertexId, KeyParts>,
 }

@@ -12,17 +12,23 @@ use super::keys::Selections;
 use super::layers::Layers;
 use super::needs::{self, Need};
 use super::outside;
+use super::trees::Trees;
 use super::{Counts, SolveRequest, Solved, Solver};
 use crate::cache::KeyParts;
 use crate::event::EventKind;
 use crate::llb::op::Op;
 use crate::llb::{Edge, VertexId};
+use crate::sandbox::limits::open_files;
 use crate::sched::Scheduler;
 use crate::step;
 use crate::worker::proto::{Chain, Request};
 
 /// Most steps that run at the same time.
 const MAX_PARALLEL_STEPS: usize = 64;
+
+/// Descriptors of the worker that a step takes at most while it runs: its network's sockets, its
+/// pipes, its directories, the processes that hold and prepare it. Seen: 16 on average.
+const FILES_PER_STEP: u64 = 24;
 
 /// Builds the targets of `request`.
 ///
@@ -112,6 +118,7 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
         outside,
         needs: Vec::new(),
         steps_left: AtomicUsize::new(0),
+        trees: Trees::default(),
         selections: Selections::new(),
         definition: HashMap::new(),
         request,
@@ -187,8 +194,10 @@ async fn drive(
     build.expect(&running);
     let mut tasks: JoinSet<(VertexId, Result<Outcome, SolveError>)> = JoinSet::new();
     let mut seals: JoinSet<Result<(), SolveError>> = JoinSet::new();
+    let room = usize::try_from(open_files() / FILES_PER_STEP).unwrap_or(MAX_PARALLEL_STEPS);
+    let at_once = room.clamp(1, MAX_PARALLEL_STEPS);
     loop {
-        while tasks.len() < MAX_PARALLEL_STEPS
+        while tasks.len() < at_once
             && let Some(id) = scheduler.start_next()
         {
             let inputs = build.inputs(id, found);

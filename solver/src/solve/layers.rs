@@ -116,7 +116,7 @@ impl Layers {
     pub fn new_id() -> LayerId {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).expect("the kernel has random numbers");
-        LayerId(format!("{:032x}", u128::from_be_bytes(bytes)))
+        LayerId(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
     /// A layer of an image: named after its diff id, so that images share it. `below` are those
@@ -128,7 +128,7 @@ impl Layers {
         layer: ImageLayer,
         below: Chain,
     ) -> LayerId {
-        let id = LayerId(layer.diff_id.0.hex());
+        let id = LayerId(layer.diff_id.0.hex().into());
         let mut known = lock(&self.known);
         known.entry(id.clone()).or_insert_with(|| {
             let pulled = Pulled { identifier: identifier.to_owned(), vertex, layer, below };
@@ -404,7 +404,7 @@ impl Layers {
             growth.finish(sealed.blob, sealed.size);
         }
         self.store.db()?.put_sealed(&SealedRow {
-            layer: id.0.clone(),
+            layer: id.0.to_string(),
             compression,
             clamp_mtime,
             diff_id: sealed.diff_id,

@@ -19,6 +19,7 @@ mod layers;
 mod needs;
 pub(crate) mod outside;
 mod recall;
+mod trees;
 mod unpack;
 
 use std::sync::Arc;

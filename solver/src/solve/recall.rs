@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rbuild_store::records::{Made, Record as StoredRecord};
+use rbuild_store::records::{Made, Record as StoredRecord, Tree};
 
 use super::build::{Build, Outcome};
 use super::error::SolveError;
@@ -33,9 +33,8 @@ impl Build {
         let mut used = Vec::new();
         for (id, record) in asked.iter().zip(records) {
             let Some(stored) = record else { continue };
-            if let Some(record) = Record::from_json(stored.value.as_bytes()) {
-                let Record { real_key, outputs, planned_only, .. } = record;
-                found.insert(*id, Outcome { outputs, key: real_key, planned_only });
+            if let Some(outcome) = self.recalled(&stored) {
+                found.insert(*id, outcome);
                 used.push(stored);
             }
         }
@@ -56,6 +55,13 @@ impl Build {
         Ok(found)
     }
 
+    /// The result that a record tells of; none if it is of another version.
+    fn recalled(&self, stored: &StoredRecord) -> Option<Outcome> {
+        let Record { real_key, planned_only, .. } = Record::from_json(stored.value.as_bytes())?;
+        let outputs = stored.trees.iter().map(|tree| self.trees.chain(tree)).collect();
+        Some(Outcome { outputs, key: real_key, planned_only })
+    }
+
     /// Whether all layers of a result are in the store, or can be pulled.
     pub(super) fn is_whole(&self, outcome: &Outcome) -> bool {
         outcome.outputs.iter().flatten().all(|layer| self.layers.is_here(layer))
@@ -68,11 +74,7 @@ impl Build {
         id: VertexId,
     ) -> Result<Option<Outcome>, SolveError> {
         let record = self.solver.store.db()?.records(&[key.0])?.into_iter().next().flatten();
-        let Some(record) = record.and_then(|it| Record::from_json(it.value.as_bytes())) else {
-            return Ok(None);
-        };
-        let Record { real_key, outputs, planned_only, .. } = record;
-        let outcome = Outcome { outputs, key: real_key, planned_only };
+        let Some(outcome) = record.and_then(|it| self.recalled(&it)) else { return Ok(None) };
         let need = self.needs[id.index()];
         let used = need.exported || need.files || need.listing;
         Ok(Some(outcome).filter(|it| !(it.planned_only && used) && self.is_whole(it)))
@@ -105,17 +107,14 @@ impl Build {
         explained: Option<(&KeyParts, &Selections)>,
     ) -> Result<(), SolveError> {
         let key = outcome.key;
-        let record = Record::new(outcome.key, outcome.outputs.clone(), outcome.planned_only);
+        let record = Record::new(outcome.key, outcome.planned_only);
         let value = String::from_utf8(record.to_json()).expect("JSON is UTF-8");
-        let mut layers: Vec<String> =
-            outcome.outputs.iter().flatten().map(|layer| layer.0.clone()).collect();
-        layers.sort_unstable();
-        layers.dedup();
+        let trees: Vec<Tree> = outcome.outputs.iter().map(|chain| self.trees.of(chain)).collect();
         let stored = |key: CacheKey| StoredRecord {
             key: key.0,
             real_key: Some(outcome.key.0),
             value: value.clone(),
-            layers: layers.clone(),
+            trees: trees.clone(),
             blobs: Vec::new(),
             created: self.request.now,
             last_used: self.request.now,

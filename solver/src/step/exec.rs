@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_cache_is_its_name_and_its_start() {
-        let base = vec![LayerId("a".to_owned())];
+        let base = vec![LayerId("a".into())];
         assert_eq!(cache_key("x", &vec![], "/s"), cache_key("x", &vec![], ""));
         assert_ne!(cache_key("x", &vec![], ""), cache_key("x", &base, ""));
     }

@@ -52,7 +52,7 @@ pub async fn exec(
     let ended = call(build, id, &mut planned).await?;
     drop(locks);
     check(build, op, ended.status)?;
-    let written = ended.layers.into_iter().map(|it| (it.layer.0, it.size)).collect();
+    let written = ended.layers.into_iter().map(|it| (it.layer.0.to_string(), it.size)).collect();
     Ok(StepResult { outputs: outputs(op, &chains, &planned), planned_only: false, written })
 }
 

@@ -360,6 +360,7 @@ fn host_worker(
     tell: oneshot::Sender<Result<Engine, LaunchError>>,
     end: mpsc::Sender<()>,
 ) {
+    crate::sandbox::limits::raise_open_files();
     let launched = match launch::launch(setup) {
         Ok(launched) => launched,
         Err(error) => {

@@ -6,6 +6,7 @@
 //! sender once sent.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use rbuild_store::compress::Compression;
 use rbuild_store::digest::{BlobId, DiffId, Digest};
@@ -17,7 +18,7 @@ use crate::sandbox::resources::Resources;
 /// Name of a layer in the store: hex digits. Layers of pulled images are named after their diff
 /// id (so that images share them), layers made by a build get a random name.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
-pub struct LayerId(pub String);
+pub struct LayerId(pub Arc<str>);
 
 /// A tree: layers on top of each other, lowest first. Empty means an empty tree.
 pub type Chain = Vec<LayerId>;

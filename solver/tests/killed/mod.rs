@@ -33,7 +33,7 @@ fn start(space: &Space) -> Result<(Child, ChildStdout), String> {
     let mut build = std::process::Command::new("/proc/self/exe")
         .arg("hang")
         .arg(space.path())
-        .arg(&space.base.0)
+        .arg(&*space.base.0)
         .arg(space.rung.name())
         .stdout(Stdio::piped())
         .spawn()

@@ -66,7 +66,7 @@ impl Space {
         worker.isolation().await.map_err(|it| it.text)?;
         let tar = image(busybox).map_err(text)?;
         let diff_id = DiffId(Digest::of(&tar));
-        let base = LayerId(diff_id.0.hex());
+        let base = LayerId(diff_id.0.hex().into());
         let (reader, mut writer) = std::io::pipe().map_err(text)?;
         let writing = std::thread::spawn(move || writer.write_all(&tar));
         worker.unpack(base.clone(), reader.into(), diff_id).await.map_err(|it| it.text)?;
@@ -85,7 +85,7 @@ impl Space {
             overlay: None,
         });
         let (path, next) = (store.to_owned(), AtomicU64::new(1 << 32));
-        Self { worker, base: LayerId(base.to_owned()), rung, path, _dir: None, next }
+        Self { worker, base: LayerId(base.into()), rung, path, _dir: None, next }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -103,7 +103,7 @@ impl Space {
         let root = MountSource::Tree {
             chain: vec![self.base.clone()],
             selector: String::new(),
-            commit: Some(LayerId(format!("{number:032x}"))),
+            commit: Some(LayerId(format!("{number:032x}").into())),
         };
         ExecRequest {
             args: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),

@@ -1,13 +1,16 @@
 //! Cache records, and the last key parts of each step.
 
+use std::collections::BTreeSet;
+
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::layers::put_layer;
+use super::trees::Trees;
 use super::{Db, TOUCH_SECONDS};
 use crate::digest::{BlobId, Digest};
 use crate::error::Result;
-use crate::records::{Made, Record};
+use crate::records::{Made, Record, Tree};
 
 impl Db {
     /// The records found by `keys`, in their order.
@@ -17,12 +20,15 @@ impl Db {
     /// The database cannot be read.
     pub fn records(&self, keys: &[Digest]) -> Result<Vec<Option<Record>>> {
         self.read("read", |connection| {
+            let mut trees = self.trees(connection)?;
             let mut statement = connection.prepare(
-                "SELECT key, real_key, value, layers, blobs, created, last_used \
+                "SELECT key, real_key, value, trees, blobs, created, last_used \
                  FROM records WHERE key = ?1",
             )?;
             keys.iter()
-                .map(|key| statement.query_row([key.as_bytes()], record).optional())
+                .map(|key| {
+                    statement.query_row([key.as_bytes()], |row| record(row, &mut trees)).optional()
+                })
                 .collect()
         })
     }
@@ -34,12 +40,13 @@ impl Db {
     /// The database cannot be read.
     pub fn all_records(&self) -> Result<Vec<Record>> {
         self.read("read", |connection| {
+            let mut trees = self.trees(connection)?;
             connection
                 .prepare(
-                    "SELECT key, real_key, value, layers, blobs, created, last_used \
+                    "SELECT key, real_key, value, trees, blobs, created, last_used \
                      FROM records ORDER BY last_used, key",
                 )?
-                .query_map([], record)?
+                .query_map([], |row| record(row, &mut trees))?
                 .collect()
         })
     }
@@ -82,17 +89,22 @@ impl Db {
                 .prepare("UPDATE records SET last_used = max(last_used, ?2) WHERE key = ?1")?;
             let mut of_layer = transaction
                 .prepare("UPDATE layers SET last_used = max(last_used, ?2) WHERE id = ?1")?;
+            let mut done = BTreeSet::new();
             for record in stale {
                 of_record.execute(params![record.key.as_bytes(), now])?;
-                for layer in &record.layers {
-                    of_layer.execute(params![layer, now])?;
+                // What is below a tree that was done is done.
+                let trees = record.trees.iter();
+                for tree in trees.flat_map(|tree| {
+                    tree.down().take_while(|it| done.insert(it.id())).collect::<Vec<_>>()
+                }) {
+                    of_layer.execute(params![tree.top().map(|(layer, _)| &**layer), now])?;
                 }
             }
             Ok(())
         })
     }
 
-    /// Removes the records of `keys`; fine where there are none.
+    /// Removes the records of `keys`, and trees that no other has; fine where there are none.
     ///
     /// # Errors
     ///
@@ -103,7 +115,7 @@ impl Db {
             for key in keys {
                 statement.execute([key.as_bytes()])?;
             }
-            Ok(())
+            super::trees::sweep(transaction)
         })
     }
 
@@ -138,17 +150,21 @@ impl Db {
 
 fn put_record(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Result<()> {
     let blobs: Vec<u8> = record.blobs.iter().flat_map(|blob| *blob.0.as_bytes()).collect();
+    let trees: Vec<u8> = record.trees.iter().flat_map(Tree::id).collect();
+    for tree in &record.trees {
+        super::trees::put(transaction, tree)?;
+    }
     transaction
         .prepare(
             "INSERT OR REPLACE INTO records \
-             (key, real_key, value, layers, blobs, created, last_used) \
+             (key, real_key, value, trees, blobs, created, last_used) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
         .execute(params![
             record.key.as_bytes(),
             record.real_key.as_ref().map(Digest::as_bytes),
             record.value,
-            record.layers.join("\n"),
+            trees,
             blobs,
             record.created,
             record.last_used,
@@ -156,8 +172,12 @@ fn put_record(transaction: &Transaction<'_>, record: &Record) -> rusqlite::Resul
         .map(drop)
 }
 
-fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
-    let layers: String = row.get(3)?;
+fn record(row: &Row<'_>, trees: &mut Trees<'_>) -> rusqlite::Result<Record> {
+    let ids: Vec<u8> = row.get(3)?;
+    let (ids, rest) = ids.as_chunks();
+    if !rest.is_empty() {
+        return Err(rusqlite::Error::InvalidColumnType(3, "trees".to_owned(), Type::Blob));
+    }
     let blobs: Vec<u8> = row.get(4)?;
     let (blobs, rest) = blobs.as_chunks::<32>();
     if !rest.is_empty() {
@@ -167,7 +187,7 @@ fn record(row: &Row<'_>) -> rusqlite::Result<Record> {
         key: Digest::from_bytes(row.get(0)?),
         real_key: row.get::<_, Option<[u8; 32]>>(1)?.map(Digest::from_bytes),
         value: row.get(2)?,
-        layers: layers.split('\n').filter(|id| !id.is_empty()).map(str::to_owned).collect(),
+        trees: ids.iter().map(|id| trees.get(id)).collect::<rusqlite::Result<_>>()?,
         blobs: blobs.iter().map(|bytes| BlobId(Digest::from_bytes(*bytes))).collect(),
         created: row.get(5)?,
         last_used: row.get(6)?,
@@ -199,7 +219,7 @@ mod tests {
             key: Digest::of(key.as_bytes()),
             real_key: Some(Digest::of(b"real")),
             value: r#"{"v":1}"#.to_owned(),
-            layers: vec!["aa".to_owned(), "bb".to_owned()],
+            trees: vec![Tree::of(["aa".into(), "bb".into()]), Tree::default()],
             blobs: vec![BlobId(Digest::of(b"blob"))],
             created: 5,
             last_used: 5,

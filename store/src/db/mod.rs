@@ -5,6 +5,7 @@
 //! number. The database only refers to files: a broken one is set aside and made anew, at the
 //! price of a cold cache.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,9 +15,10 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::error::{Result, StoreError};
+use crate::records::{Tree, TreeId};
 
 /// The schema that this version reads and writes.
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 /// A writer waits this long for another one before it fails.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,20 +32,12 @@ pub const TOUCH_SECONDS: i64 = 3600;
 /// millisecond.
 const MERGE_LOG_BYTES: u64 = 1 << 20;
 
-/// Schema 1.
+/// All tables.
 const CREATE: &str = "
 CREATE TABLE tags (
     name TEXT PRIMARY KEY NOT NULL,
     media_type TEXT NOT NULL, digest BLOB NOT NULL, size INTEGER NOT NULL,
     updated INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE records (
-    key BLOB PRIMARY KEY NOT NULL,
-    real_key BLOB,
-    value TEXT NOT NULL,
-    layers TEXT NOT NULL,
-    blobs BLOB NOT NULL,
-    created INTEGER NOT NULL, last_used INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE layers (
     id TEXT PRIMARY KEY NOT NULL,
@@ -70,12 +64,32 @@ CREATE TABLE resolved (
     digest BLOB NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (reference, platform)
 ) WITHOUT ROWID;
-PRAGMA user_version = 1;
+";
+
+/// The tables of records, which schema 1 had in another form: records of that time are dropped,
+/// which costs a cold cache. `trees` of a record are identities in `trees`, one after the other.
+const CREATE_RECORDS: &str = "
+DROP TABLE IF EXISTS records;
+CREATE TABLE records (
+    key BLOB PRIMARY KEY NOT NULL,
+    real_key BLOB,
+    value TEXT NOT NULL,
+    trees BLOB NOT NULL,
+    blobs BLOB NOT NULL,
+    created INTEGER NOT NULL, last_used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE trees (
+    id BLOB PRIMARY KEY NOT NULL,
+    below BLOB NOT NULL, layer TEXT NOT NULL
+) WITHOUT ROWID;
+PRAGMA user_version = 2;
 ";
 
 /// An open database. The look-ups and changes are in `db/*.rs`, by table.
 pub struct Db {
     connection: Mutex<Connection>,
+    /// Trees that were read: those of a build have most in common.
+    trees: Mutex<HashMap<TreeId, Tree>>,
     path: PathBuf,
     set_aside: Option<PathBuf>,
 }
@@ -107,12 +121,13 @@ impl Db {
         match connect(path) {
             Ok(connection) => {
                 let (connection, path) = (Mutex::new(connection), path.to_owned());
-                Ok(Self { connection, path, set_aside: None })
+                Ok(Self { connection, trees: Mutex::default(), path, set_aside: None })
             }
             Err(StoreError::Db { source, .. }) if is_broken(&source) => {
                 let aside = set_aside(path)?;
                 let connection = Mutex::new(connect(path)?);
-                Ok(Self { connection, path: path.to_owned(), set_aside: Some(aside) })
+                let (trees, path) = (Mutex::default(), path.to_owned());
+                Ok(Self { connection, trees, path, set_aside: Some(aside) })
             }
             Err(error) => Err(error),
         }
@@ -199,7 +214,11 @@ fn upgrade(connection: &mut Connection, path: &Path) -> Result<()> {
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(StoreError::db(action))?;
     match schema(&transaction).map_err(StoreError::db(action))? {
-        0 => transaction.execute_batch(CREATE).map_err(StoreError::db(action))?,
+        0 => transaction
+            .execute_batch(CREATE)
+            .and_then(|()| transaction.execute_batch(CREATE_RECORDS))
+            .map_err(StoreError::db(action))?,
+        1 => transaction.execute_batch(CREATE_RECORDS).map_err(StoreError::db(action))?,
         SCHEMA => {}
         found => {
             return Err(StoreError::NewerFormat {
@@ -254,6 +273,7 @@ fn helper(path: &Path, suffix: &str) -> PathBuf {
 mod cache;
 mod images;
 mod layers;
+mod trees;
 
 #[cfg(test)]
 mod tests {
@@ -269,6 +289,20 @@ mod tests {
         drop(connection);
         let error = Db::open(&path).expect_err("refuses");
         assert!(matches!(error, StoreError::NewerFormat { found: 9, .. }), "{error}");
+    }
+
+    #[test]
+    fn an_older_schema_is_upgraded() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let path = dir.path().join("db.sqlite");
+        let connection = Connection::open(&path).expect("opens");
+        let old = "CREATE TABLE records (key BLOB PRIMARY KEY NOT NULL, layers TEXT NOT NULL); \
+                   INSERT INTO records VALUES (x'00', 'aa'); PRAGMA user_version = 1";
+        connection.execute_batch(&[CREATE, old].concat()).expect("makes");
+        drop(connection);
+        let db = Db::open(&path).expect("upgrades");
+        assert_eq!(db.all_records().expect("reads"), []);
+        assert_eq!(schema(&db.connection()).expect("reads"), SCHEMA);
     }
 
     #[test]

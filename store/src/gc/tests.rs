@@ -9,7 +9,7 @@ use crate::digest::DiffId;
 use crate::image::Image;
 use crate::image::config::ImageConfig;
 use crate::media_type::Family;
-use crate::records::{Made, SealedRow};
+use crate::records::{Made, SealedRow, Tree};
 
 const KEEP_ALL: Policy = Policy { unused_since: None, keep_bytes: None, extras: false };
 
@@ -18,7 +18,7 @@ fn record(key: &str, layers: &[&str], blobs: &[BlobId], last_used: i64) -> Recor
         key: Digest::of(key.as_bytes()),
         real_key: None,
         value: String::new(),
-        layers: layers.iter().map(|&it| it.to_owned()).collect(),
+        trees: vec![Tree::of(layers.iter().map(|&it| it.into()))],
         blobs: blobs.to_vec(),
         created: 0,
         last_used,
@@ -180,8 +180,8 @@ proptest! {
         let mut bytes: u64 = 0;
         for record in &kept {
             prop_assert!(!record.blobs.iter().any(is_dead));
-            for layer in &record.layers {
-                prop_assert!(!plan.layers.iter().any(|(dead, _)| dead == layer));
+            for layer in record.trees.iter().flat_map(Tree::layers) {
+                prop_assert!(!plan.layers.iter().any(|(dead, _)| **dead == *layer));
             }
             prop_assert!(unused_since.is_none_or(|time| record.last_used >= time));
         }

@@ -35,7 +35,7 @@ impl Place {
 
     fn unpack(&self, archive: &[u8]) -> Result<LayerId, Error> {
         let digest = Digest::of(archive);
-        let layer = LayerId(digest.hex());
+        let layer = LayerId(digest.hex().into());
         self.layers.unpack(&layer, &mut &archive[..], DiffId(digest), &[])?;
         Ok(layer)
     }

@@ -85,7 +85,7 @@ fn run(place: &Place, chain: &mut Vec<LayerId>, name: &str, step: &dyn Fn(&Path)
     let seen = Seen::of(&prepared).expect("mounts");
     step(&seen.path());
     drop(seen);
-    let layer = LayerId(name.to_owned());
+    let layer = LayerId(name.into());
     place.layers.commit(prepared, &layer).expect("commits");
     chain.push(layer);
 }
@@ -102,7 +102,8 @@ fn check(test: &str, base: &[&str], steps: &[&dyn Fn(&Path)], want: &expect_test
             for (at, step) in steps.iter().enumerate() {
                 let name = format!("step{at}");
                 run(&place, &mut chain, &name, step);
-                let listing = place.layers.listing(&LayerId(name.clone())).expect("has one");
+                let listing =
+                    place.layers.listing(&LayerId(name.as_str().into())).expect("has one");
                 write!(text, "{name}:\n{}", show(listing.entries())).expect("writes");
             }
             want.assert_eq(&text);

@@ -223,11 +223,11 @@ fn links_to_files_of_layers_below_bring_them_up() {
     ];
     let bytes = archive("h copy lib/so\nh again copy");
     let digest = Digest::of(&bytes);
-    let layer = LayerId(digest.hex());
+    let layer = LayerId(digest.hex().into());
     let unpack =
         |below: &[LayerId]| place.layers.unpack(&layer, &mut &bytes[..], DiffId(digest), below);
     assert!(matches!(unpack(&[]), Err(Error::Archive { .. })));
-    let strange = [LayerId("00".repeat(32))];
+    let strange = [LayerId("00".repeat(32).into())];
     assert!(matches!(unpack(&strange), Err(Error::NeedsBelow)));
     unpack(&below).expect("unpacks");
     check_listing(
