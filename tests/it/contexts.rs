@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use rbuild_tests::host::User;
 use rbuild_tests::image::{Layer, Meta, OPEN, gzip};
 use rbuild_tests::needs;
 use rbuild_tests::space::TestSpace;
@@ -132,7 +133,21 @@ pub(crate) struct Repository {
     pub(crate) first: String,
     pub(crate) second: String,
     _web: Web,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+}
+
+impl Repository {
+    /// Where it is on this machine.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Lets another user read it by its path.
+    pub(crate) fn give_to(&self, user: &User) {
+        let owner = format!("{}:{}", user.uid, user.gid);
+        let given = Command::new("chown").arg("-R").arg(owner).arg(self.path()).status().unwrap();
+        assert!(given.success());
+    }
 }
 
 pub(crate) fn repository(format: &str) -> Repository {
@@ -155,7 +170,7 @@ pub(crate) fn repository(format: &str) -> Repository {
     let second = commit("second");
     git(path, &["update-server-info"]);
     web.serve(path.to_owned());
-    Repository { url: web.url("/.git"), first, second, _web: web, _folder: folder }
+    Repository { url: web.url("/.git"), first, second, _web: web, folder }
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod rows;
 mod run;
 mod rungs;
 mod shipped;
+mod ssh;
 mod store;
 mod table;
 mod tidy;

@@ -94,13 +94,13 @@ fn a_tmpfs_has_the_size_that_was_asked_for() {
 }
 
 /// An agent of the user who runs `rbuild`, with a key of that user.
-struct Agent {
+pub(crate) struct Agent {
     child: Child,
 }
 
 impl Agent {
     /// Makes a key and starts an agent in a space: `home/agent`, `home/key`.
-    fn start(space: &TestSpace) -> Self {
+    pub(crate) fn start(space: &TestSpace) -> Self {
         let (socket, key) = (space.path("home/agent"), space.path("home/key"));
         let made = Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "test-key", "-f"])
@@ -132,7 +132,7 @@ impl Drop for Agent {
 }
 
 /// Puts a program of this machine and its libraries into the context: `root/usr/bin/NAME`, …
-fn bring(space: &TestSpace, name: &str) {
+pub(crate) fn bring(space: &TestSpace, name: &str) {
     let program = host::program(name).unwrap();
     let output = Command::new("ldd").arg(&program).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

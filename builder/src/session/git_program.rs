@@ -6,14 +6,16 @@ use rbuild_solver::session::{SessionError, SessionErrorKind};
 use tokio::process::Command;
 
 /// What `git` sees besides [`inherited`]: no configuration, no prompts.
-const ENVIRONMENT: [(&str, &str); 6] = [
+const ENVIRONMENT: [(&str, &str); 5] = [
     ("HOME", "/nonexistent"),
     ("LC_ALL", "C"),
     ("GIT_CONFIG_NOSYSTEM", "1"),
     ("GIT_CONFIG_GLOBAL", "/dev/null"),
     ("GIT_TERMINAL_PROMPT", "0"),
-    ("GIT_SSH_COMMAND", "ssh -F /dev/null -o BatchMode=yes -o StrictHostKeyChecking=accept-new"),
 ];
+
+/// How `git` calls `ssh`: without configuration, and without other keys than the agent's.
+const SSH: &str = "ssh -F /dev/null -o BatchMode=yes -o IdentityFile=none";
 
 /// Settings of every call.
 const SETTINGS: [&str; 7] = [
@@ -98,7 +100,7 @@ impl Git {
     ) -> Result<std::process::Output, SessionError> {
         let mut command = Command::new("git");
         command.env_clear().envs(ENVIRONMENT).envs(inherited());
-        command.env("GIT_ALLOW_PROTOCOL", reach.protocols());
+        command.env("GIT_ALLOW_PROTOCOL", reach.protocols()).env("GIT_SSH_COMMAND", ssh_command());
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }
@@ -122,6 +124,18 @@ impl Git {
             hint: Some("git sources need the `git` program in PATH".to_owned()),
         })
     }
+}
+
+/// `ssh` with the hosts that this user knows: a new one is added, one whose key has changed is not
+/// talked to. By itself it would look for them in the home of the user database.
+#[expect(clippy::disallowed_methods, reason = "as for the other variables of git")]
+fn ssh_command() -> String {
+    let home = std::env::var("HOME").unwrap_or_default();
+    if home.is_empty() || home.contains('"') {
+        return format!("{SSH} -o StrictHostKeyChecking=accept-new");
+    }
+    let file = format!("{home}/.ssh/known_hosts").replace('%', "%%").replace('\'', "'\\''");
+    format!("{SSH} -o StrictHostKeyChecking=accept-new -o 'UserKnownHostsFile=\"{file}\"'")
 }
 
 /// Variables that are passed on: where programs are, and how the network is reached.

@@ -56,6 +56,7 @@ pub(crate) const TESTS: &[Need] = &[
     need("setcap", "libcap2-bin", "files with capabilities"),
     need("mkfs.ext4", "e2fsprogs", "a file system that fills up"),
     need("ssh-agent", "openssh-client", "forwarding an ssh agent"),
+    need("sshd", "openssh-server", "repositories that are reached by ssh"),
 ];
 
 /// What the benchmarks take besides.
