@@ -38,6 +38,8 @@ pub(crate) struct Difference {
     pub(crate) listing: Vec<Entry>,
     /// Sockets, which no layer has.
     pub(crate) sockets: Vec<Vec<u8>>,
+    /// What the files of a whole tree look like now.
+    pub(crate) stamps: Stamps,
 }
 
 /// Reads an upper directory.
@@ -58,7 +60,7 @@ pub(crate) fn difference(
     let root = lower.root();
     let place = Place { dir: upper, path: b"", depth: 0 };
     differ.directory(&place, Some(&root), false)?;
-    Ok(Difference { listing: differ.entries, sockets: differ.sockets })
+    Ok(differ.found())
 }
 
 /// Reads a whole tree that was `lower` before, and whose files then had `stamps`.
@@ -78,7 +80,7 @@ pub(crate) fn difference_of_tree(
     let root = lower.root();
     let place = Place { dir: tree, path: b"", depth: 0 };
     differ.directory(&place, Some(&root), true)?;
-    Ok(Difference { listing: differ.entries, sockets: differ.sockets })
+    Ok(differ.found())
 }
 
 struct Differ<'a> {
@@ -88,6 +90,7 @@ struct Differ<'a> {
     open_lower: OpenLower<'a>,
     /// For a whole tree: what need not be looked at.
     stamps: Option<&'a Stamps>,
+    seen: Stamps,
     entries: Vec<Entry>,
     /// Unchanged directories that the walk is in, outermost first: named once something below is.
     parents: Vec<Entry>,
@@ -117,11 +120,16 @@ impl<'a> Differ<'a> {
             own,
             open_lower,
             stamps,
+            seen: Stamps::default(),
             entries: Vec::new(),
             parents: Vec::new(),
             sockets: Vec::new(),
             links: HashMap::new(),
         }
+    }
+
+    fn found(self) -> Difference {
+        Difference { listing: self.entries, sockets: self.sockets, stamps: self.seen }
     }
 
     /// Goes through one directory, which below is `lower`, if it is there. `opaque`: nothing of
@@ -180,8 +188,11 @@ impl<'a> Differ<'a> {
         opaque: bool,
     ) -> Result<(), Error> {
         let path = join(place.path, &item.name);
-        if self.stamps.is_some_and(|it| it.is_unchanged(&path, &item.stat)) {
-            return Ok(());
+        if let Some(stamps) = self.stamps.filter(|_| item.file_type() != FileType::Directory) {
+            self.seen.put(path.clone(), &item.stat);
+            if stamps.is_unchanged(&path, &item.stat) {
+                return Ok(());
+            }
         }
         if is_whiteout(&item.stat) {
             // A name that was never there below is no difference.

@@ -71,9 +71,12 @@ impl LayerStore {
     /// # Errors
     ///
     /// If the tree cannot be read.
-    #[expect(clippy::unused_self, reason = "belongs to what it serves")]
     pub(crate) fn keep_records(&self, prepared: &Prepared, records: &Records) -> Result<(), Error> {
-        let foreign = Foreign::of(&prepared.view);
+        // Where the host holds owners it holds those of links, too.
+        let foreign = match self.ownership {
+            Ownership::Real => Foreign::default(),
+            Ownership::Recorded => Foreign::of(&prepared.view),
+        };
         if records.is_empty() && foreign.is_empty() {
             return Ok(());
         }

@@ -44,8 +44,8 @@ pub(crate) struct PlainDifference {
     pub(crate) listing: Vec<Entry>,
     /// What the inodes of the layer's files could not carry.
     pub(crate) owners: Table,
-    /// Whether the tree now is what the layer makes of it.
-    pub(crate) shows_the_layer: bool,
+    /// What the tree's files look like now, if it shows what the layer makes of it.
+    pub(crate) stamps: Option<Stamps>,
 }
 
 impl LayerStore {
@@ -109,7 +109,7 @@ impl LayerStore {
             grow::open_source(self.open_fs(&prepared.chain[layer])?.as_fd(), path)
         };
         let (view, own) = (&prepared.view, self.own());
-        let Difference { listing, sockets } =
+        let Difference { listing, sockets, stamps } =
             commit::difference_of_tree(tree.as_fd(), view, owners, own, &open_lower, stamps)?;
         let fs_dir = prepared.work.make("fs")?;
         let root = merged_entry(&view.root());
@@ -118,23 +118,28 @@ impl LayerStore {
             .map(|entry| content(entry, Bytes::File(tree.as_fd(), &entry.path)))
             .collect();
         let owners = grow::grow(fs_dir.as_fd(), Placer::new(self), &items)?;
-        self.part_links(tree.as_fd(), fs_dir.as_fd(), &listing)?;
-        Ok(PlainDifference { listing, owners, shows_the_layer: sockets.is_empty() })
+        let stamps = self.part_links(tree.as_fd(), fs_dir.as_fd(), &listing, stamps)?;
+        Ok(PlainDifference { listing, owners, stamps: sockets.is_empty().then_some(stamps) })
     }
 
-    /// Gives each name of a changed file an inode of its own, from the layer's copy.
+    /// Gives each name of a changed file an inode of its own, from the layer's copy; `stamps` are
+    /// those of the tree before, returned is what they are now.
     fn part_links(
         &self,
         tree: BorrowedFd<'_>,
         copy: BorrowedFd<'_>,
         listing: &[Entry],
-    ) -> Result<(), Error> {
+        mut stamps: Stamps,
+    ) -> Result<Stamps, Error> {
         let mut cursor = Cursor::new(tree);
         for entry in listing {
             let Some(own) = first_name(listing, entry) else { continue };
             let (parent, name) = split(&entry.path);
             let dir = grow::enter(&mut cursor, parent)?;
-            if stat(dir, name).is_ok_and(|it| it.stx_nlink == 1) {
+            if let Ok(alone) = stat(dir, name)
+                && alone.stx_nlink == 1
+            {
+                stamps.put(entry.path.clone(), &alone);
                 continue;
             }
             let parent_stat = stat(dir, b"").map_err(Error::io("look at", parent))?;
@@ -144,8 +149,10 @@ impl LayerStore {
             grow::write_file(dir, name, Placer::new(self), &item)?;
             rustix::fs::futimens(dir, &times(commit::mtime(&parent_stat)))
                 .map_err(Error::io("set the metadata of", parent))?;
+            let now = stat(dir, name).map_err(Error::io("look at", &entry.path))?;
+            stamps.put(entry.path.clone(), &now);
         }
-        Ok(())
+        Ok(stamps)
     }
 
     /// Makes the tree of a whole chain.

@@ -98,10 +98,8 @@ impl LayerStore {
             (Rootfs::Dir(_), Some(stamps)) if prepared.access == Access::Write => {
                 let found = self.plain_difference(prepared, &recorded, stamps)?;
                 let committed = self.keep(layer, prepared, found.listing, &found.owners)?;
-                if found.shows_the_layer {
+                if let Some(stamps) = found.stamps {
                     let chain = [&prepared.chain[..], std::slice::from_ref(layer)].concat();
-                    let tree = open_path(&prepared.work.path.join("tree/root"))?;
-                    let stamps = Stamps::take(tree.as_fd())?;
                     self.give_tree_back(&prepared.work, &chain, &stamps)?;
                 }
                 Ok(committed)

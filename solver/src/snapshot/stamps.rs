@@ -91,10 +91,15 @@ impl Stamps {
                 let dir = open_dir(dir, &item.name).map_err(Error::io("open", &child))?;
                 self.collect(dir.as_fd(), &child, depth + 1)?;
             } else {
-                self.0.insert(child, Stamp::of(&item.stat));
+                self.put(child, &item.stat);
             }
         }
         Ok(())
+    }
+
+    /// Notes what the inode at a path looks like.
+    pub(crate) fn put(&mut self, path: Vec<u8>, stat: &Statx) {
+        self.0.insert(path, Stamp::of(stat));
     }
 
     /// Whether `stat` is what the path had.
