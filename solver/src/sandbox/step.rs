@@ -54,6 +54,7 @@ pub struct Steps {
     holder: Holder,
     caches: chroot::Caches,
     stock: chroot::Stock,
+    keepers: chroot::Keepers,
     /// The process of the next step, started while the one before runs.
     next: Mutex<Option<Starting>>,
 }
@@ -90,6 +91,7 @@ impl Steps {
             holder: Holder::default(),
             caches: chroot::Caches::default(),
             stock: chroot::Stock::new(work.join("stock")),
+            keepers: chroot::Keepers::default(),
             next: Mutex::default(),
         })
     }
@@ -148,6 +150,7 @@ impl Steps {
     pub fn expect(&self, expected: Expected) -> Result<Answer, Failure> {
         let Expected { network, insecure, shm_size } = expected;
         if self.way == Way::Chroot {
+            self.keepers.start(&self.program).map_err(|it| refused(&it))?;
             return Ok(Answer::Done);
         }
         let own_network = self.lease(network, false)?.unused();
@@ -194,7 +197,7 @@ impl Steps {
             passed.len() - 1
         });
         if self.way == Way::Chroot {
-            let step = (request.network, process, cgroup);
+            let step = (request, process, cgroup);
             return self.run_without_mounts(layers, step, &layout, &passed, killer, held);
         }
         let plan = Plan {
@@ -224,7 +227,7 @@ impl Steps {
     fn run_without_mounts(
         &self,
         layers: &LayerStore,
-        (network, process, cgroup): (Network, Process, Option<usize>),
+        (request, process, cgroup): (&ExecRequest, Process, Option<usize>),
         layout: &Layout,
         passed: &[BorrowedFd<'_>],
         killer: &Killer,
@@ -235,12 +238,14 @@ impl Steps {
             store: layers.store(),
             caches: &self.caches,
             stock: &self.stock,
+            keepers: &self.keepers,
+            another: request.another,
             program: &self.program,
             hold: root.0.make_dir("hold").map_err(|it| it.to_failure())?,
             layout,
             process,
             cgroup,
-            network: network != Network::None,
+            network: request.network != Network::None,
         };
         if killer.killed() {
             return Ok(Outcome::cancelled());

@@ -49,7 +49,7 @@ use std::path::Path;
 
 pub(super) use caches::Caches;
 pub(crate) use cell::main;
-pub(super) use parent::{Step, run};
+pub(super) use parent::{Keepers, Step, run};
 pub(super) use stock::Stock;
 
 use super::caps::{self, number};

@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use rbuild_store::local::Store;
 use rustix::fs::{Mode, OFlags};
@@ -40,6 +41,10 @@ pub(in crate::sandbox) struct Step<'a> {
     pub(in crate::sandbox) caches: &'a Caches,
     /// What each step has.
     pub(in crate::sandbox) stock: &'a Stock,
+    /// Who holds it.
+    pub(in crate::sandbox) keepers: &'a Keepers,
+    /// Whether another step is to come.
+    pub(in crate::sandbox) another: bool,
     /// This program.
     pub(in crate::sandbox) program: &'a Path,
     /// An empty directory of the step's own, on the file system of its tree.
@@ -89,7 +94,7 @@ pub(in crate::sandbox) fn run(
     let set = set.map_err(|source| failed("make /dev, /proc and /sys of a step", &source))?;
     arrange(&mut all, step.layout, &mut cell, (&set, &lent))?;
     let stubs = all.stubs();
-    let outcome = keep(step.program, &cell, fds, killer);
+    let outcome = keep(step, &cell, fds, killer);
     let untouched = all.untouched(set.dir());
     let undone = all.undo();
     let outcome = outcome?;
@@ -217,25 +222,64 @@ fn copy(tree: &Tree, selector: &str, to: &Path) -> Result<(), RunError> {
         .map_err(|error| failed("copy what a step mounts", &error))
 }
 
-/// Starts the keeper and follows what it says.
+/// Keepers that were started before their step.
+#[derive(Debug, Default)]
+pub(in crate::sandbox) struct Keepers(Mutex<Option<Started>>);
+
+/// A keeper that waits for its step. It ends when nobody can tell it of one.
+#[derive(Debug)]
+struct Started {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Keepers {
+    /// Starts the keeper of the next step.
+    pub(in crate::sandbox) fn start(&self, program: &Path) -> Result<(), RunError> {
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_none() {
+            *next = Some(Started::new(program)?);
+        }
+        Ok(())
+    }
+
+    fn take(&self, program: &Path) -> Result<Started, RunError> {
+        let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        next.map_or_else(|| Started::new(program), Ok)
+    }
+}
+
+impl Started {
+    fn new(program: &Path) -> Result<Self, RunError> {
+        let (socket, theirs) = UnixStream::pair().map_err(RunError::Start)?;
+        let child = Command::new(program)
+            .arg("cell")
+            .env_clear()
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(RunError::Start)?;
+        Ok(Self { child, socket })
+    }
+}
+
+/// Gives the step to a keeper and follows what that says.
 fn keep(
-    program: &Path,
+    step: &Step<'_>,
     cell: &Cell,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
 ) -> Result<Outcome, RunError> {
-    let (ours, theirs) = UnixStream::pair().map_err(RunError::Start)?;
-    let mut child = Command::new(program)
-        .arg("cell")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(RunError::Start)?;
-    let outcome = converse(&ours, cell, fds, killer);
+    let Started { mut child, socket } = step.keepers.take(step.program)?;
+    let outcome = converse(&socket, cell, fds, killer, || {
+        // The step runs; and if no other one can be had now, one is started when it is needed.
+        if step.another {
+            drop(step.keepers.start(step.program));
+        }
+    });
     killer.disarm();
-    drop(ours);
+    drop(socket);
     // It ends when nobody listens, and the step with it.
     drop(child.wait());
     outcome
@@ -246,12 +290,14 @@ fn converse(
     cell: &Cell,
     fds: &[BorrowedFd<'_>],
     killer: &Killer,
+    sent: impl FnOnce(),
 ) -> Result<Outcome, RunError> {
     killer.arm_socket(socket.try_clone().map_err(RunError::Start)?);
     let mut not_started = None;
     if let Err(error) = wire::send(socket.as_fd(), cell, fds) {
         return if killer.killed() { Ok(Outcome::cancelled()) } else { Err(error.into()) };
     }
+    sent();
     loop {
         let report = match wire::receive::<Report>(socket.as_fd()) {
             Ok(Some((report, _))) => report,
