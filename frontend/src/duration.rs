@@ -1,6 +1,6 @@
 //! Durations of `HEALTHCHECK`: `1m30s`, `1.5h`, in Go's syntax.
 
-use crate::lower::gotext::quote;
+use crate::gotext::quote;
 
 /// Longest duration in nanoseconds that the image config can hold.
 const MAX_NANOSECONDS: u128 = i64::MAX as u128;

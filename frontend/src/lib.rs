@@ -16,6 +16,7 @@ mod duration;
 pub mod expand;
 mod flags;
 pub mod gateway;
+mod gotext;
 pub mod heredoc;
 mod json_form;
 mod lines;

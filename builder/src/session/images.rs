@@ -327,12 +327,7 @@ fn select(
     match document(source, top).ok()? {
         Document::Manifest(manifest) => Some((top.clone(), manifest)),
         Document::Index(index) if depth < MAX_DEPTH => {
-            let ranked = index
-                .manifests
-                .iter()
-                .filter_map(|it| Some((it.platform.as_ref()?.normalized().rank(platform)?, it)));
-            let (_, best) = ranked.min_by_key(|(rank, _)| *rank)?;
-            select(source, best, platform, depth + 1)
+            select(source, index.select(platform)?, platform, depth + 1)
         }
         Document::Index(_) => None,
     }

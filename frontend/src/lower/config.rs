@@ -11,10 +11,10 @@ use crate::ast::{
     StopsignalInstruction, UserInstruction, VolumeInstruction, WorkdirInstruction,
 };
 use crate::diagnostic::Diagnostic;
+use crate::gotext;
 use crate::lint::{Finding, is_secret_name};
 use crate::lower::build::Build;
 use crate::lower::copy::owner;
-use crate::lower::gotext;
 use crate::lower::{expose, paths};
 use crate::scope;
 use crate::stages::StageId;

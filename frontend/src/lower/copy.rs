@@ -14,12 +14,12 @@ use rbuild_store::pattern::{PatternSet, clean, has_wildcards};
 use crate::ast::{AddInstruction, CopyInstruction, Header, Transfer};
 use crate::diagnostic::Diagnostic;
 use crate::expand::Expander;
+use crate::gotext::quote;
 use crate::lint::Finding;
 use crate::lower::LowerError;
 use crate::lower::build::{Build, MAIN_PATHS};
 use crate::lower::draft::{Draft, Node};
 use crate::lower::git_ref::{GitRef, Url, scheme_of};
-use crate::lower::gotext::quote;
 use crate::lower::{mode, paths};
 use crate::stages::{Command, StageId};
 

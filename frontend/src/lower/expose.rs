@@ -1,6 +1,6 @@
 //! Ports of `EXPOSE`: `[ip:][host:]port[-port][/protocol]`.
 
-use crate::lower::gotext;
+use crate::gotext;
 
 /// Highest port.
 const MAX_PORT: u32 = 65_535;

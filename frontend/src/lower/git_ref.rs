@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 
 use rbuild_solver::llb::op::SourceOp;
 
-use crate::lower::{gotext, paths};
+use crate::gotext;
+use crate::lower::paths;
 
 /// Repositories that contexts may name without a protocol.
 const GITHUB: &str = "github.com/";

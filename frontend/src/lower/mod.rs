@@ -17,7 +17,6 @@ mod draft;
 mod epoch;
 pub(crate) mod expose;
 pub mod git_ref;
-pub(crate) mod gotext;
 mod local;
 mod mode;
 pub(crate) mod mount;

@@ -5,12 +5,11 @@ use rbuild_solver::llb::op::{CacheSharing, Mount, MountKind, SecretEnv};
 use rbuild_store::pattern::clean;
 
 use crate::ast::RunInstruction;
-use crate::csv;
 use crate::diagnostic::Diagnostic;
+use crate::gotext::quote;
 use crate::lower::LowerError;
 use crate::lower::build::{Build, MAIN_PATHS};
 use crate::lower::draft::Node;
-use crate::lower::gotext::quote;
 use crate::lower::paths;
 use crate::lower::run::Mounts;
 use crate::lower::stage::MountInfo;
@@ -22,15 +21,6 @@ use crate::stages::{Command, StageId};
 const CACHE_MODE: u32 = 0o755;
 const SECRET_MODE: u32 = 0o400;
 const SOCKET_MODE: u32 = 0o600;
-
-/// The stage or image that a mount names, before variables are expanded (they may not stand
-/// there).
-pub(crate) fn source_name(value: &str) -> Option<String> {
-    let fields = csv::fields(value).ok()?;
-    let pairs = fields.iter().filter_map(|field| field.split_once('='));
-    let (_, name) = pairs.rev().find(|(key, _)| key.eq_ignore_ascii_case("from"))?;
-    (!name.is_empty()).then(|| name.to_owned())
-}
 
 impl Build<'_> {
     /// Adds the mounts of a `RUN`.

@@ -3,8 +3,8 @@
 use rbuild_store::image::config::{History, ImageConfig};
 use rbuild_store::platform::Platform;
 
+use crate::gotext;
 use crate::lower::draft::Node;
-use crate::lower::gotext;
 use crate::scope::{ArgInfo, Env, split_pair};
 use crate::text::Span;
 

@@ -334,6 +334,15 @@ fn parse_size(value: &str) -> Option<i64> {
     fits.then_some(bytes as i64)
 }
 
+/// The stage or image that a mount names, before variables are expanded (they may not stand
+/// there).
+pub(crate) fn source_name(value: &str) -> Option<String> {
+    let fields = csv::fields(value).ok()?;
+    let pairs = fields.iter().filter_map(|field| field.split_once('='));
+    let (_, name) = pairs.rev().find(|(key, _)| key.eq_ignore_ascii_case("from"))?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -30,7 +30,8 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Always 2.
+    /// Always 2; some registries' documents leave it out.
+    #[serde(default)]
     pub schema_version: u32,
     /// OCI's or Docker's; older producers leave it out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -54,7 +55,8 @@ pub struct Manifest {
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
-    /// Always 2.
+    /// Always 2; some registries' documents leave it out.
+    #[serde(default)]
     pub schema_version: u32,
     /// OCI's or Docker's; older producers leave it out.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -80,6 +82,47 @@ pub enum Document {
     Manifest(Manifest),
     /// Several.
     Index(Index),
+}
+
+/// What tells the kind of a document before it is read.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shape {
+    /// 0 if it is not said.
+    #[serde(default)]
+    pub(crate) schema_version: u32,
+    /// Empty if it is not said.
+    #[serde(default)]
+    pub(crate) media_type: String,
+    manifests: Option<serde::de::IgnoredAny>,
+    layers: Option<serde::de::IgnoredAny>,
+    config: Option<serde::de::IgnoredAny>,
+}
+
+impl Shape {
+    /// The shape of a document.
+    ///
+    /// # Errors
+    ///
+    /// It is not a JSON object, as text.
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(bytes).map_err(|error| error.to_string())
+    }
+
+    /// Whether it is an index.
+    ///
+    /// # Errors
+    ///
+    /// It is neither of both kinds; or it can be read as both, which would mean one thing here and
+    /// another elsewhere, and has been used to deceive (CVE-2021-41190).
+    pub(crate) fn is_index(&self) -> Result<bool, String> {
+        match (self.manifests.is_some(), self.layers.is_some() || self.config.is_some()) {
+            (true, true) => Err("it is both an image and an index".to_owned()),
+            (true, false) => Ok(true),
+            (false, true) => Ok(false),
+            (false, false) => Err("it is neither an image nor an index".to_owned()),
+        }
+    }
 }
 
 /// A document that was made here: its bytes, and the descriptor that leads to them.
@@ -116,19 +159,7 @@ impl Document {
     }
 
     fn parse_inner(bytes: &[u8], media_type: &str) -> Result<Self, String> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Shape {
-            #[serde(default)]
-            schema_version: u32,
-            #[serde(default)]
-            media_type: String,
-            manifests: Option<serde::de::IgnoredAny>,
-            layers: Option<serde::de::IgnoredAny>,
-            config: Option<serde::de::IgnoredAny>,
-        }
-        let text = |error: serde_json::Error| error.to_string();
-        let shape: Shape = serde_json::from_slice(bytes).map_err(text)?;
+        let shape = Shape::of(bytes)?;
         if shape.schema_version != 2 {
             return Err(format!("its schema version is {}, not 2", shape.schema_version));
         }
@@ -136,22 +167,24 @@ impl Document {
         if !media_type.is_empty() && stated != media_type {
             return Err(format!("it says it is `{stated}`, its descriptor says `{media_type}`"));
         }
-        let is_index = match (shape.manifests, shape.layers.is_some() || shape.config.is_some()) {
-            (Some(_), true) => return Err("it is both an image and an index".to_owned()),
-            (Some(_), false) => true,
-            (None, _) => false,
-        };
+        let is_index = shape.is_index()?;
         if !stated.is_empty() && is_index != media_type::is_index(stated) {
             return Err(format!("its content is not that of `{stated}`"));
         }
-        let (document, count) = if is_index {
-            let index: Index = serde_json::from_slice(bytes).map_err(text)?;
-            let count = index.manifests.len();
-            (Self::Index(index), count)
+        Self::of_kind(bytes, is_index)
+    }
+
+    /// Reads a document whose kind is known.
+    pub(crate) fn of_kind(bytes: &[u8], is_index: bool) -> Result<Self, String> {
+        let text = |error: serde_json::Error| error.to_string();
+        let document = if is_index {
+            Self::Index(serde_json::from_slice(bytes).map_err(text)?)
         } else {
-            let manifest: Manifest = serde_json::from_slice(bytes).map_err(text)?;
-            let count = manifest.layers.len();
-            (Self::Manifest(manifest), count)
+            Self::Manifest(serde_json::from_slice(bytes).map_err(text)?)
+        };
+        let count = match &document {
+            Self::Manifest(manifest) => manifest.layers.len(),
+            Self::Index(index) => index.manifests.len(),
         };
         if count > MAX_DESCRIPTORS {
             return Err(format!(
@@ -212,27 +245,32 @@ impl Index {
         Written::new(&self.media_type, bytes)
     }
 
-    /// The image that runs best where `wanted` is asked for; the first of equal ones. One that
-    /// does not say its platform is taken where no other fits.
+    /// The image that runs best where `wanted` is asked for; the first of equal ones. A manifest
+    /// that does not say its platform is taken where no other fits.
     pub fn select(&self, wanted: &Platform) -> Option<&Descriptor> {
+        let rank = |it: &Descriptor| match &it.platform {
+            Some(platform) => platform.rank(wanted),
+            None => media_type::MANIFESTS.contains(&it.media_type.as_str()).then_some(usize::MAX),
+        };
         let images =
             self.manifests.iter().filter(|it| !it.annotations.contains_key(REFERENCE_TYPE));
         images
-            .filter_map(|descriptor| {
-                let rank = match &descriptor.platform {
-                    Some(platform) => platform.rank(wanted)?,
-                    None => usize::MAX,
-                };
-                Some((rank, descriptor))
-            })
+            .filter_map(|descriptor| Some((rank(descriptor)?, descriptor)))
             .min_by_key(|(rank, _)| *rank)
             .map(|(_, descriptor)| descriptor)
     }
 
-    /// Platforms that there are images for, for messages.
+    /// Platforms that there are images for, each once, in short and normal form: for messages.
     pub fn platforms(&self) -> Vec<String> {
+        let mut listed: Vec<String> = Vec::new();
         let known = self.manifests.iter().filter_map(|it| it.platform.as_ref());
-        known.filter(|it| it.os != "unknown").map(Platform::to_string).collect()
+        for platform in known.map(Platform::normalized).filter(|it| it.os != "unknown") {
+            let text = platform.short();
+            if !listed.contains(&text) {
+                listed.push(text);
+            }
+        }
+        listed
     }
 }
 
@@ -243,7 +281,7 @@ mod tests {
     use crate::media_type::{Family, OCI_INDEX, OCI_MANIFEST};
 
     fn descriptor(text: &str) -> Descriptor {
-        Descriptor::new("application/x", BlobId(Digest::of(text.as_bytes())), 1)
+        Descriptor::new(OCI_MANIFEST, BlobId(Digest::of(text.as_bytes())), 1)
     }
 
     #[test]

@@ -2,10 +2,9 @@
 //!
 //! The bytes themselves are kept by those who asked; here they are only read.
 
-use serde::Deserialize;
-
 use super::error::{ErrorKind, RegistryError, printable};
 use crate::descriptor::Descriptor;
+use crate::image::manifest::{Document, Index, Shape};
 use crate::media_type;
 use crate::platform::Platform;
 
@@ -14,50 +13,25 @@ const DOCKER_SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+";
 /// Most platforms that an error lists.
 const MAX_LISTED: usize = 24;
 
-/// The two kinds of manifests.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Manifest {
-    Image { config: Box<Descriptor>, layers: Vec<Descriptor> },
-    Index { manifests: Vec<Descriptor> },
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Raw {
-    schema_version: Option<u32>,
-    media_type: Option<String>,
-    config: Option<serde_json::Value>,
-    layers: Option<serde_json::Value>,
-    manifests: Option<serde_json::Value>,
-}
-
 /// Reads a manifest that came with the header `content_type`, and tells its media type.
 pub(crate) fn parse(
     bytes: &[u8],
     content_type: Option<&str>,
-) -> Result<(String, Manifest), RegistryError> {
+) -> Result<(String, Document), RegistryError> {
     let content_type =
         content_type.map(|it| it.split(';').next().unwrap_or(it).trim()).filter(|it| {
             !matches!(*it, "" | "application/json" | "text/plain" | "application/octet-stream")
         });
-    let raw: Raw = serde_json::from_slice(bytes).map_err(|it| invalid(&it.to_string()))?;
-    if content_type.is_some_and(|it| it.starts_with(DOCKER_SCHEMA1))
-        || raw.schema_version == Some(1)
-    {
+    let shape = Shape::of(bytes).map_err(|it| invalid(&it))?;
+    if content_type.is_some_and(|it| it.starts_with(DOCKER_SCHEMA1)) || shape.schema_version == 1 {
         let detail = "the manifest is in Docker's old schema 1, which is not supported";
         return Err(RegistryError::new(ErrorKind::Unsupported, detail).with_hint(
             "push the image again with a tool of today, for instance `skopeo copy --format oci`",
         ));
     }
-    // An answer that can be read both ways has been used to deceive (CVE-2021-41190).
-    let is_index = match (raw.manifests.is_some(), raw.layers.is_some() || raw.config.is_some()) {
-        (true, false) => true,
-        (false, true) => false,
-        (true, true) => return Err(invalid("it is both an image and an index")),
-        (false, false) => return Err(invalid("it is neither an image nor an index")),
-    };
+    let is_index = shape.is_index().map_err(|it| invalid(&it))?;
     let guess = if is_index { media_type::OCI_INDEX } else { media_type::OCI_MANIFEST };
-    let stated = raw.media_type.as_deref().filter(|it| !it.is_empty());
+    let stated = Some(shape.media_type.as_str()).filter(|it| !it.is_empty());
     let kind = stated.or(content_type).unwrap_or(guess);
     let known = match kind {
         media_type::OCI_INDEX | media_type::DOCKER_INDEX => is_index,
@@ -70,23 +44,8 @@ pub(crate) fn parse(
     if !known {
         return Err(invalid("its media type contradicts its content"));
     }
-    let manifest = if is_index {
-        Manifest::Index { manifests: field("manifests", raw.manifests)? }
-    } else {
-        Manifest::Image {
-            config: Box::new(field("config", raw.config)?),
-            layers: field("layers", raw.layers)?,
-        }
-    };
-    Ok((kind.to_owned(), manifest))
-}
-
-fn field<T: serde::de::DeserializeOwned>(
-    name: &str,
-    value: Option<serde_json::Value>,
-) -> Result<T, RegistryError> {
-    let value = value.ok_or_else(|| invalid(&format!("`{name}` is missing")))?;
-    serde_json::from_value(value).map_err(|it| invalid(&format!("`{name}`: {it}")))
+    let document = Document::of_kind(bytes, is_index).map_err(|it| invalid(&it))?;
+    Ok((kind.to_owned(), document))
 }
 
 fn invalid(reason: &str) -> RegistryError {
@@ -96,37 +55,21 @@ fn invalid(reason: &str) -> RegistryError {
 
 /// The image for `wanted` out of an index: of the best platform, the first.
 pub(crate) fn select<'a>(
-    manifests: &'a [Descriptor],
+    index: &'a Index,
     wanted: &Platform,
 ) -> Result<&'a Descriptor, RegistryError> {
-    let rank = |it: &Descriptor| it.platform.as_ref().and_then(|it| it.rank(wanted));
-    let ranked = manifests.iter().filter_map(|it| Some((rank(it)?, it)));
-    if let Some((_, found)) = ranked.min_by_key(|(rank, _)| *rank) {
+    if let Some(found) = index.select(wanted) {
         return Ok(found);
-    }
-    if let Some(found) = manifests.iter().find(|it| it.platform.is_none() && is_manifest(it)) {
-        return Ok(found);
-    }
-    let mut listed: Vec<String> = Vec::new();
-    for platform in manifests.iter().filter_map(|it| it.platform.as_ref()).map(Platform::normalized)
-    {
-        let text = platform.short();
-        if platform.os != "unknown" && !listed.contains(&text) {
-            listed.push(printable(&text));
-        }
     }
     let detail = format!("no match for platform in manifest: there is no image for {wanted}");
     let error = RegistryError::new(ErrorKind::NoPlatform, detail);
+    let mut listed: Vec<String> = index.platforms().iter().map(|it| printable(it)).collect();
     if listed.is_empty() {
         return Err(error.with_hint("the index lists no image at all"));
     }
     let more = if listed.len() > MAX_LISTED { ", …" } else { "" };
     listed.truncate(MAX_LISTED);
     Err(error.with_hint(format!("it exists for {}{more}", listed.join(", "))))
-}
-
-fn is_manifest(descriptor: &Descriptor) -> bool {
-    media_type::MANIFESTS.contains(&descriptor.media_type.as_str())
 }
 
 #[cfg(test)]
@@ -176,7 +119,7 @@ mod tests {
         refused(
             r#"{"layers":[]}"#,
             None,
-            &expect!["the manifest makes no sense: `config` is missing"],
+            &expect!["the manifest makes no sense: missing field `config` at line 1 column 13"],
         );
         refused(
             r#"{"layers":[],"mediaType":"text/x"}"#,
@@ -187,7 +130,7 @@ mod tests {
             r#"{"config":{"digest":"md5:1","size":1},"layers":[]}"#,
             Some("application/json"),
             &expect![
-                "the manifest makes no sense: `config`: expected a digest that starts with `sha256:`"
+                "the manifest makes no sense: expected a digest that starts with `sha256:` at line 1 column 27"
             ],
         );
     }
@@ -197,7 +140,7 @@ mod tests {
         let text = format!(r#"{{"mediaType":"{}","manifests":[]}}"#, media_type::DOCKER_INDEX);
         let (kind, manifest) = parse(text.as_bytes(), Some(media_type::OCI_INDEX)).unwrap();
         assert_eq!(kind, media_type::DOCKER_INDEX);
-        assert_eq!(manifest, Manifest::Index { manifests: Vec::new() });
+        assert!(matches!(manifest, Document::Index(index) if index.manifests.is_empty()));
     }
 
     fn index(platforms: &str) -> Vec<Descriptor> {
@@ -223,8 +166,8 @@ mod tests {
 
     #[track_caller]
     fn check(platforms: &str, wanted: &str, want: &str) {
-        let manifests = index(platforms);
-        let text = match select(&manifests, &wanted.parse().unwrap()) {
+        let index = Index::new(media_type::Family::Oci, index(platforms));
+        let text = match select(&index, &wanted.parse().unwrap()) {
             Ok(it) => it.platform.as_ref().unwrap().short(),
             Err(error) => format!("{error}; {}", error.hint().unwrap_or_default()),
         };

@@ -10,9 +10,10 @@ use super::body::read_limited;
 use super::client::Call;
 use super::config::{Endpoint, Purpose};
 use super::error::{ErrorKind, RegistryError};
-use super::manifest::{Manifest, parse, select};
+use super::manifest::{parse, select};
 use crate::descriptor::Descriptor;
 use crate::digest::{BlobId, Digest};
+use crate::image::manifest::{Document, Manifest};
 use crate::media_type;
 use crate::platform::Platform;
 use crate::reference::Reference;
@@ -69,7 +70,7 @@ pub struct Resolved {
 struct Fetched {
     descriptor: Descriptor,
     bytes: Bytes,
-    manifest: Manifest,
+    manifest: Document,
 }
 
 impl Registry {
@@ -91,15 +92,15 @@ impl Registry {
         let fetched = self.top(question).await?;
         let top = fetched.descriptor.clone();
         let index = match &fetched.manifest {
-            Manifest::Index { .. } => Some(fetched.bytes.clone()),
-            Manifest::Image { .. } => None,
+            Document::Index(_) => Some(fetched.bytes.clone()),
+            Document::Manifest(_) => None,
         };
         let mut fetched = fetched;
         for _ in 0..=MAX_INDEX_DEPTH {
             let chosen = match &fetched.manifest {
-                Manifest::Index { manifests } => select(manifests, platform)?.clone(),
-                Manifest::Image { config, layers } => {
-                    let (config, layers) = (Descriptor::clone(config), layers.clone());
+                Document::Index(index) => select(index, platform)?.clone(),
+                Document::Manifest(Manifest { config, layers, .. }) => {
+                    let (config, layers) = (config.clone(), layers.clone());
                     let config_bytes = match local(&config.digest) {
                         Some(bytes) => Bytes::from(bytes),
                         None => self.blob_bytes(reference, &config, MAX_CONFIG_BYTES).await?,
