@@ -105,12 +105,11 @@ impl Linter {
         &self.warnings
     }
 
-    /// The warnings by place and rule, each once.
+    /// The warnings by place and rule. Like BuildKit, what is found twice is told twice.
     #[must_use]
     pub fn into_sorted(mut self) -> Vec<Warning> {
         let key = |it: &Warning| (it.span.first_line, it.span.start, it.rule, it.text.clone());
         self.warnings.sort_by_key(key);
-        self.warnings.dedup();
         self.warnings
     }
 

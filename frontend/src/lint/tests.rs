@@ -59,6 +59,15 @@ fn empty_continuation_is_reported_at_the_last_line() {
 }
 
 #[test]
+fn what_is_found_twice_is_told_twice() {
+    let text = "StageNameCasing: Stage name 'B' should be lowercase (line 1)";
+    let mut linter = check_with(None, "FROM a AS B\n", &[text]);
+    let again = linter.warnings()[0].clone();
+    linter.push(again.span, Finding { rule: again.rule, text: again.text });
+    assert_eq!(linter.into_sorted().len(), 2);
+}
+
+#[test]
 fn deprecated_instruction() {
     check(
         "FROM a\nMAINTAINER me\n",
