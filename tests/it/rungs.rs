@@ -24,6 +24,7 @@ RUN mv /n/c /n/d && rm -r /m && mkdir /m && echo new > /m/f && rm -r /usr/bin &&
 RUN echo team:x:700: >> /etc/group && echo web:x:701:700::/home/web:/bin/sh >> /etc/passwd \
  && mkdir -p /home/web && chown web:team /home/web && su web -c 'cd; umask 027; mkdir -p x/y; echo z > x/y/z; ln x/y/z hard; chmod 2750 x' \
  && cp /bin/busybox /own && chown web:team /own && chmod 4710 /own && tar -C /home/web -cf /t.tar . && mkdir /u && tar -C /u -xpf /t.tar && rm /t.tar
+RUN for it in 1 2 3; do cp /own /s$it && chown web:team /s$it && chmod 6755 /s$it; done; echo >> /s1; su web -c 'echo >> /s2'; truncate -s 9 /s3
 RUN --mount=type=secret,id=token,uid=701,mode=400 su web -c 'wc -c < /run/secrets/token' > /size
 COPY --chown=web:team --chmod=2751 Dockerfile /copied/
 ";
@@ -116,7 +117,7 @@ fn a_store_without_attributes_gives_the_same_digest() {
     let more = "RUN [ $(stat -c %u:%a /home/app) = 1000:750 ] && [ $(stat -c %u:%a /d/a) = 5:6755 ] \\\n \
                 && echo again >> /w/f && mv /home/app /home/other && mv /d/g /g\n\
                 RUN [ $(stat -c %u:%a /home/other) = 1000:750 ] && touch /home/other\n";
-    space.write("Dockerfile", &format!("{DOCKERFILE}{more}"));
+    space.write("Dockerfile", &format!("{DOCKERFILE}{more}{MORE}"));
     let build = |root: &str, isolation: &str| {
         let arguments = [
             &format!("--root=@SPACE@/{root}"),

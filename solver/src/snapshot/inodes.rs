@@ -34,9 +34,13 @@ impl LayerStore {
     ///
     /// If the tree cannot be read.
     pub(crate) fn known_records(&self, prepared: &Prepared) -> Result<Records, Error> {
-        let mut known = Known { view: &prepared.view, device: 0, records: Records::new() };
+        let devices_only = self.ownership == Ownership::Real;
+        let (view, records) = (&prepared.view, Records::new());
+        let mut known = Known { view, devices_only, device: 0, records };
+        // Where the host holds owners, only a device may be something that it does not hold.
+        let wanted = !devices_only || self.has_devices(&prepared.chain)?;
         match &prepared.rootfs {
-            Rootfs::Dir(path) if self.records_nowhere(&prepared.work.path)? => {
+            Rootfs::Dir(path) if wanted && records_nowhere(&prepared.work.path)? => {
                 let root = open_path(path)?;
                 let stat = dir::stat(root.as_fd(), b"").map_err(Error::io("look at", b""))?;
                 known.device = makedev(stat.stx_dev_major, stat.stx_dev_minor);
@@ -46,23 +50,6 @@ impl LayerStore {
             Rootfs::Dir(_) | Rootfs::Overlay { .. } => {}
         }
         Ok(known.records)
-    }
-
-    /// Whether owners must be recorded, but not in the attributes of files.
-    fn records_nowhere(&self, dir: &Path) -> Result<bool, Error> {
-        if self.ownership == Ownership::Real {
-            return Ok(false);
-        }
-        let flags = XattrFlags::empty();
-        match rustix::fs::setxattr(dir, ATTRIBUTE, b"", flags) {
-            Ok(()) => {
-                // Only to see whether it can be.
-                let _ = rustix::fs::removexattr(dir, ATTRIBUTE);
-                Ok(false)
-            }
-            Err(Errno::OPNOTSUPP) => Ok(true),
-            Err(errno) => Err(Error::io("write an attribute of", b"")(errno)),
-        }
     }
 
     /// Keeps with a tree what a step's supervisor knows of inodes that cannot carry a record, for
@@ -98,9 +85,25 @@ impl LayerStore {
     }
 }
 
+/// Whether what must be recorded cannot be in the attributes of files.
+fn records_nowhere(dir: &Path) -> Result<bool, Error> {
+    let flags = XattrFlags::empty();
+    match rustix::fs::setxattr(dir, ATTRIBUTE, b"", flags) {
+        Ok(()) => {
+            // Only to see whether it can be.
+            let _ = rustix::fs::removexattr(dir, ATTRIBUTE);
+            Ok(false)
+        }
+        Err(Errno::OPNOTSUPP) => Ok(true),
+        Err(errno) => Err(Error::io("write an attribute of", b"")(errno)),
+    }
+}
+
 /// Records of a tree, from its listing.
 struct Known<'a> {
     view: &'a View,
+    /// Whether all but devices are what the host says.
+    devices_only: bool,
     /// Of the whole tree.
     device: u64,
     records: Records,
@@ -125,7 +128,12 @@ impl Known<'_> {
         let held_mode = u32::from(stat.stx_mode) & 0o7777;
         let record = Record::of(node.inode(), (stat.stx_uid, stat.stx_gid), held_mode);
         let told = record.mode == u32::from(stat.stx_mode) && (record.uid, record.gid) == (0, 0);
-        if !told {
+        let is_device = matches!(
+            FileType::from_raw_mode(record.mode),
+            FileType::CharacterDevice | FileType::BlockDevice
+        );
+        let wanted = if self.devices_only { is_device } else { !told };
+        if wanted {
             self.records.insert((self.device, stat.stx_ino, birth(stat)), record);
         }
     }
