@@ -3,7 +3,7 @@
 //! An attempt: what fails here is pushed when the image is, and then whoever builds hears of it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rbuild_solver::solve::SealOptions;
 use rbuild_store::descriptor::Descriptor;
@@ -12,7 +12,7 @@ use rbuild_store::growing::Growing;
 use rbuild_store::local::Store;
 use rbuild_store::media_type;
 use rbuild_store::reference::Reference;
-use rbuild_store::registry::{BlobSource, MIN_STREAMED_BYTES, PushBlob, Registry, no_progress};
+use rbuild_store::registry::{BlobSource, MIN_STREAMED_BYTES, Progress, PushBlob, Registry};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -29,6 +29,17 @@ pub struct Ahead {
     options: SealOptions,
     targets: Vec<Arc<Target>>,
     under_way: Mutex<JoinSet<()>>,
+    shown: Shown,
+}
+
+/// Where progress goes, once somebody wants to see it.
+#[derive(Clone, Default)]
+struct Shown(Arc<OnceLock<Progress>>);
+
+impl std::fmt::Debug for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shown").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -55,7 +66,8 @@ impl Ahead {
                 targets.push(Arc::new(Target { name, room, refuses: AtomicBool::new(false) }));
             }
         }
-        Self { store, images, options, targets, under_way: Mutex::default() }
+        let (under_way, shown) = (Mutex::default(), Shown::default());
+        Self { store, images, options, targets, under_way, shown }
     }
 
     /// Whether layers that are written so belong to the output.
@@ -68,19 +80,29 @@ impl Ahead {
     /// Sends a layer, in the background.
     pub fn follow(&self, layer: &Growing) {
         let Ok(registry) = self.images.registry() else { return };
+        let shown = self.shown.clone();
+        let progress: Progress = Arc::new(move |id, done, all| {
+            // Ends are told by the push of the image.
+            if let Some(progress) = shown.0.get().filter(|_| done < all) {
+                progress(id, done, all);
+            }
+        });
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         for target in &self.targets {
             let (store, registry) = (Arc::clone(&self.store), registry.clone());
-            let (target, layer) = (Arc::clone(target), layer.clone());
+            let (target, layer, progress) =
+                (Arc::clone(target), layer.clone(), Arc::clone(&progress));
             under_way.spawn(async move {
                 let Ok(_room) = target.room.acquire().await else { return };
-                target.send(&store, &registry, &layer).await;
+                target.send(&store, &registry, &layer, &progress).await;
             });
         }
     }
 
-    /// Waits until all that was given has been sent, or has failed.
-    pub async fn finish(&self) {
+    /// Waits until all that was given has been sent, or has failed; tells `progress` meanwhile.
+    pub async fn finish(&self, progress: Progress) {
+        // The first one stays: they all show the same.
+        drop(self.shown.0.set(progress));
         let mut under_way = {
             let mut all = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::take(&mut *all)
@@ -90,20 +112,21 @@ impl Ahead {
 }
 
 impl Target {
-    async fn send(&self, store: &Store, registry: &Registry, layer: &Growing) {
+    async fn send(&self, store: &Store, registry: &Registry, layer: &Growing, progress: &Progress) {
         let refuses = || self.refuses.load(Ordering::Relaxed);
         if !refuses() {
             if layer.grown_to(MIN_STREAMED_BYTES).await.is_err() {
                 return;
             }
             if layer.known().is_none() && !refuses() {
-                let Ok(None) = registry.push_growing(&self.name, layer).await else { return };
+                let sent = registry.push_growing(&self.name, layer, progress).await;
+                let Ok(None) = sent else { return };
                 self.refuses.store(true, Ordering::Relaxed);
             }
         }
         let Ok((id, size)) = layer.whole().await else { return };
         // Whatever goes wrong shows when the image is pushed.
-        drop(registry.push_blob(&self.name, &whole(store, id, size), &no_progress()).await);
+        drop(registry.push_blob(&self.name, &whole(store, id, size), progress).await);
     }
 }
 

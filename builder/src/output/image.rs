@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use rbuild_solver::solve::SealOptions;
 use rbuild_solver::worker::proto::LayerId;
 use rbuild_store::descriptor::Descriptor;
@@ -16,6 +17,9 @@ use super::annotations::{self, Annotation, Subject};
 use super::{Exporter, Product, Response, seal_options};
 use crate::cli::output::{ImageOptions, Output};
 use crate::report::{Failure, Kind};
+
+/// Layers that are written as blobs at the same time.
+const MAX_SEALED_AT_ONCE: usize = 4;
 
 /// Annotation of a layer whose times were set back, with the epoch (BuildKit's).
 const REWRITTEN: &str = "buildkit/rewritten-timestamp";
@@ -101,11 +105,14 @@ impl Exporter {
         let seal = seal_options(options, product.epoch);
         let mut layers = Vec::with_capacity(product.chain.len());
         let mut diff_ids = Vec::with_capacity(product.chain.len());
-        for id in &product.chain {
-            let (diff_id, descriptor) =
-                self.layer(id, seal, options.force_compression, family).await?;
+        let made = product.chain.iter().map(async |id| {
+            let layer = self.layer(id, seal, options.force_compression, family).await?;
+            Ok::<_, Failure>((id.clone(), layer))
+        });
+        let mut made = stream::iter(made).buffered(MAX_SEALED_AT_ONCE);
+        while let Some((id, (diff_id, descriptor))) = made.try_next().await? {
             diff_ids.push(diff_id);
-            layers.push(AssembledLayer { id: id.clone(), descriptor });
+            layers.push(AssembledLayer { id, descriptor });
         }
         let mut config = product.config.clone();
         let times = self.layer_times(product)?;

@@ -49,7 +49,7 @@ impl Exporter {
             .collect();
         let mut push = PushImage { blobs, manifests: below, top: manifest(&image.top) };
         if let Some(ahead) = &self.ahead {
-            ahead.finish().await;
+            ahead.finish(progress(task)).await;
         }
         for name in names {
             let target = if options.push_by_digest {
@@ -92,19 +92,22 @@ fn document_blob(written: &Written) -> PushBlob {
     }
 }
 
+fn progress(task: &Task) -> Progress {
+    let shown = task.clone();
+    Arc::new(move |id: &BlobId, done, total| {
+        shown.status(&format!("pushing {id}"), done, total, done == total);
+    })
+}
+
 async fn send(
     images: &Images,
     task: &Task,
     target: &Reference,
     image: PushImage,
 ) -> Result<(), Failure> {
-    let shown = task.clone();
-    let progress: Progress = Arc::new(move |id: &BlobId, done, total| {
-        shown.status(&format!("pushing {id}"), done, total, done == total);
-    });
     let registry = images.registry().map_err(Failure::from)?;
     let pushed = registry
-        .push(target, image, &progress)
+        .push(target, image, &progress(task))
         .await
         .map_err(|error| Failure::from(registry_error(&error)))?;
     task.done_part(&format!("pushing manifest for {target}@{pushed}"));

@@ -16,7 +16,6 @@ use reqwest::Method;
 use reqwest::header::{self, HeaderMap};
 use url::Url;
 
-use super::Registry;
 use super::auth::Scopes;
 use super::client::{Call, Target};
 use super::config::Endpoint;
@@ -25,6 +24,7 @@ use super::pull::drain;
 use super::push::{Begun, Delivery, confirm, finished, session_url};
 use super::transport::SILENCE_TIMEOUT;
 use super::upload::Body;
+use super::{Progress, Registry};
 use crate::digest::BlobId;
 use crate::growing::{Growing, GrowingError};
 use crate::reference::Reference;
@@ -37,7 +37,8 @@ const PIECE_BYTES: usize = 256 << 10;
 const MIN_SAVED_BYTES: u64 = 8 << 20;
 
 impl Registry {
-    /// Sends a blob that is being written to the repository of `target`. None: it is not there, for
+    /// Sends a blob that is being written to the repository of `target`, and tells `progress` what of
+    /// it is out once its digest is known. None: it is not there, for
     /// the connection broke or the registry does not take blobs in this way; it may take it whole.
     ///
     /// # Errors
@@ -47,6 +48,7 @@ impl Registry {
         &self,
         target: &Reference,
         growing: &Growing,
+        progress: &Progress,
     ) -> Result<Option<Delivery>, RegistryError> {
         let action = || format!("push a layer to `{}`", target.familiar());
         let endpoint = &self.target(target)?;
@@ -54,8 +56,9 @@ impl Registry {
         let begun = self.begin(endpoint, &scopes, None).await.map_err(|it| it.doing(action()))?;
         let Begun::Session { url, .. } = begun else { return Ok(None) };
         let sent = Arc::new(AtomicU64::new(0));
+        let body = body(growing, &sent, progress);
         tokio::select! {
-            result = self.send_growing(endpoint, url.clone(), growing, &sent) => match result {
+            result = self.send_growing(endpoint, url.clone(), growing, body) => match result {
                 Ok(id) => {
                     self.client.note_present(endpoint, id);
                     Ok(Some(Delivery::Uploaded))
@@ -80,9 +83,8 @@ impl Registry {
         endpoint: &Endpoint,
         url: Url,
         growing: &Growing,
-        sent: &Arc<AtomicU64>,
+        body: Body,
     ) -> Result<BlobId, RegistryError> {
-        let body = body(growing, sent);
         let response = self.upload(endpoint, Method::PATCH, url, body, None).await?;
         let (id, size) = growing.whole().await.map_err(lost)?;
         if let Some(taken) = taken(response.headers())
@@ -129,18 +131,22 @@ impl Registry {
 }
 
 /// The blob from its beginning, for each attempt anew.
-fn body(growing: &Growing, sent: &Arc<AtomicU64>) -> Body {
-    let (growing, sent) = (growing.clone(), Arc::clone(sent));
+fn body(growing: &Growing, sent: &Arc<AtomicU64>, progress: &Progress) -> Body {
+    let all = (growing.clone(), Arc::clone(sent), Arc::clone(progress));
     let open = move || {
-        sent.store(0, Ordering::Relaxed);
-        let start = (growing.clone(), Arc::clone(&sent));
-        let pieces = futures_util::stream::try_unfold(start, async |(growing, sent)| {
+        all.1.store(0, Ordering::Relaxed);
+        let pieces = futures_util::stream::try_unfold(all.clone(), async |all| {
+            let (growing, sent, progress) = &all;
             let offset = sent.load(Ordering::Relaxed);
             let piece: Option<Bytes> = growing.read(offset, PIECE_BYTES).await.map_err(lost)?;
-            Ok::<_, RegistryError>(piece.map(|piece| {
-                sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
-                (piece, (growing, sent))
-            }))
+            let Some(piece) = piece else { return Ok::<_, RegistryError>(None) };
+            let offset = offset + piece.len() as u64;
+            sent.store(offset, Ordering::Relaxed);
+            // The end is told when the registry has confirmed it.
+            if let Some((id, size)) = growing.known().filter(|(_, size)| offset < *size) {
+                progress(&id, offset, size);
+            }
+            Ok(Some((piece, all)))
         });
         let body = reqwest::Body::wrap_stream(pieces);
         Box::pin(std::future::ready(Ok(body))) as futures_util::future::BoxFuture<'static, _>

@@ -8,6 +8,7 @@ use super::*;
 use crate::blobs::BlobWriter;
 use crate::growing::{Growing, Growth};
 use crate::local::Store;
+use crate::registry::no_progress;
 use crate::registry::push::Delivery;
 
 /// A blob of which half is written.
@@ -43,7 +44,9 @@ impl Half {
 async fn push(server: &Server) -> (Result<Option<Delivery>, super::super::RegistryError>, String) {
     let half = half();
     let (growing, target) = (half.growing.clone(), server.reference("a/app:1"));
-    let pushing = tokio::spawn(async move { client("", "").push_growing(&target, &growing).await });
+    let pushing = tokio::spawn(async move {
+        client("", "").push_growing(&target, &growing, &no_progress()).await
+    });
     while server.seen().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -143,7 +146,9 @@ async fn a_layer_that_is_given_up_is_not_in_the_registry() {
     let server = Server::start(|seen, _| uploads(seen)).await;
     let half = half();
     let (growing, target) = (half.growing.clone(), server.reference("a/app:1"));
-    let pushing = tokio::spawn(async move { client("", "").push_growing(&target, &growing).await });
+    let pushing = tokio::spawn(async move {
+        client("", "").push_growing(&target, &growing, &no_progress()).await
+    });
     while server.seen().is_empty() {
         tokio::task::yield_now().await;
     }
