@@ -111,7 +111,7 @@ async fn build(
         request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
     signal::watch(&cancel);
-    if !isolation::is_possible(worker, store) && plan::has_run(&opened, events) {
+    if !isolation::is_possible(worker) && plan::has_run(&opened, events) {
         return Err(isolation::impossible(worker, request).await);
     }
     prepare(&opened, store, worker);

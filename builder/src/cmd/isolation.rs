@@ -2,11 +2,9 @@
 
 use rbuild_solver::llb::op::Op;
 use rbuild_solver::llb::{Graph, VertexId};
-use rbuild_solver::sandbox::probe;
 use rbuild_solver::sandbox::rung::{Rung, Wanted};
 use rbuild_solver::solve::Solver;
 use rbuild_solver::worker::client::{Isolation as Held, Worker};
-use rbuild_store::local::Store;
 
 use crate::cli::raw::Isolation;
 use crate::cli::request::Request;
@@ -91,10 +89,9 @@ pub async fn check(
 }
 
 /// Whether steps can be held here in any way, as far as that is known or quickly asked.
-pub fn is_possible(worker: &Worker, store: &Store) -> bool {
-    let answers = probe::known(store.root());
+pub fn is_possible(worker: &Worker) -> bool {
     // Where nobody answers it is found out later.
-    answers.is_none_or(|it| worker.wanted().rungs().any(|rung| it.rung(rung).is_ok()))
+    worker.known().is_none_or(|it| worker.wanted().rungs().any(|rung| it.rung(rung).is_ok()))
 }
 
 /// Why nothing can run here.

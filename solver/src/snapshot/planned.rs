@@ -9,6 +9,7 @@ use super::files::open_path;
 use super::grow::{Bytes, Item, grow};
 use super::place::Placer;
 use super::{LayerStore, Source};
+use crate::worker::contents::ContentList;
 use crate::worker::proto::{Content, LayerId};
 
 /// The directories that contents come from, open.
@@ -32,14 +33,15 @@ impl LayerStore {
         &self,
         layer: &LayerId,
         sources: &[Source<'_>],
-        contents: &[Content],
+        contents: &ContentList,
     ) -> Result<(), Error> {
         if self.is_on_disk(layer)? {
             return Ok(());
         }
         let listing = self.listing(layer)?;
         let sources = self.open_sources(sources)?;
-        let items = sources.items(listing.entries(), contents)?;
+        let contents: Vec<Content> = contents.iter().collect();
+        let items = sources.items(listing.entries(), &contents)?;
         let work = self.work_dir("materialise")?;
         let root = work.make("fs")?;
         let owners = grow(root.as_fd(), Placer::new(self), &items)?;
@@ -95,7 +97,7 @@ impl Sources<'_> {
         Ok(items)
     }
 
-    fn bytes<'b>(&'b self, content: &'b Content) -> Result<Bytes<'b>, Error> {
+    pub(crate) fn bytes<'b>(&'b self, content: &'b Content) -> Result<Bytes<'b>, Error> {
         match content {
             Content::Inline(bytes) => Ok(Bytes::Inline(bytes)),
             Content::Tree { root, path } => match self.0.get(*root) {

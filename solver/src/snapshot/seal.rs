@@ -1,10 +1,10 @@
 //! Layers as blobs, trees as archives.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::num::NonZero;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
 use rbuild_store::compress::Compression as Written;
@@ -15,6 +15,7 @@ use rbuild_store::tar::write::TarWriter;
 use super::error::Error;
 use super::grow::{Bytes, Item, open_source};
 use super::{LayerStore, Source};
+use crate::worker::contents::ContentList;
 use crate::worker::proto::{Chain, Compression, Content, LayerId, Sealed};
 
 /// Bytes gathered before they are written.
@@ -32,25 +33,25 @@ impl LayerStore {
         &self,
         layer: &LayerId,
         sources: &[Source<'_>],
-        contents: &[Content],
+        contents: &ContentList,
         compression: Compression,
         clamp_mtime: Option<i64>,
         blob: Option<&Path>,
     ) -> Result<Sealed, Error> {
         let listing = self.listing(layer)?;
-        let has_files = listing.entries().iter().any(|it| matches!(it.kind, Kind::File { .. }));
-        let fs_dir;
-        let opened;
-        let items: Vec<Item<'_>> = if contents.is_empty() && has_files {
+        let files = listing.entries().iter().filter(|it| matches!(it.kind, Kind::File { .. }));
+        let files = files.count();
+        let on_disk = contents.is_empty() && files > 0;
+        if !on_disk && contents.len() != files {
+            return Err(Error::Bug("a layer has not as many contents as files".to_owned()));
+        }
+        let fs_dir = if on_disk {
             self.require(layer)?;
-            fs_dir = self.open_fs(layer)?;
-            let bytes = |path| Bytes::File(fs_dir.as_fd(), path);
-            let entries = listing.entries().iter();
-            entries.map(|entry| Item { entry, bytes: Some(bytes(&entry.path[..])) }).collect()
+            Some(self.open_fs(layer)?)
         } else {
-            opened = self.open_sources(sources)?;
-            opened.items(listing.entries(), contents)?
+            None
         };
+        let opened = self.open_sources(sources)?;
         let options = LayerOptions {
             compression: written(compression),
             clamp_mtime,
@@ -63,12 +64,25 @@ impl LayerStore {
             None => blobs.writer(),
         };
         let blob = blob.map_err(|error| failed(error.into()))?;
-        // Contents come up in the order in which they are asked for, empty files never.
-        let mut bodies: VecDeque<Item<'_>> = items.iter().copied().filter(has_body).collect();
-        let entries = items.iter().map(|item| item.entry);
-        let made = layer::write_layer(blob, &options, entries, |entry| match bodies.pop_front() {
-            Some(item) if item.entry.path == entry.path => body(&item),
-            Some(_) | None => Err(io::Error::other("the listing changed meanwhile")),
+        // A file's content comes up when the file does.
+        let (mut contents, current) = (contents.iter(), Cell::new(None));
+        let entries = listing.entries().iter().inspect(|entry| {
+            if !on_disk && matches!(entry.kind, Kind::File { .. }) {
+                current.set(contents.next());
+            }
+        });
+        let made = layer::write_layer(blob, &options, entries, |entry| match &fs_dir {
+            Some(fs_dir) => open_file(fs_dir.as_fd(), &entry.path),
+            None => match current.take() {
+                Some(Content::Inline(bytes)) => Ok(Body::Owned(io::Cursor::new(bytes))),
+                Some(content @ Content::Tree { .. }) => {
+                    match opened.bytes(&content).map_err(io::Error::other)? {
+                        Bytes::File(dir, path) | Bytes::Link(dir, path) => open_file(dir, path),
+                        Bytes::Inline(_) => Err(io::Error::other("its content is not in a file")),
+                    }
+                }
+                None => Err(io::Error::other("it has no content")),
+            },
         })
         .map_err(failed)?;
         let sealed =
@@ -118,6 +132,7 @@ fn has_body(item: &Item<'_>) -> bool {
 /// What a regular file's bytes are read from.
 enum Body<'a> {
     Inline(&'a [u8]),
+    Owned(io::Cursor<Vec<u8>>),
     File(File),
 }
 
@@ -125,6 +140,7 @@ impl Read for Body<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Inline(bytes) => bytes.read(buffer),
+            Self::Owned(bytes) => bytes.read(buffer),
             Self::File(file) => file.read(buffer),
         }
     }
@@ -133,13 +149,15 @@ impl Read for Body<'_> {
 fn body<'a>(item: &Item<'a>) -> io::Result<Body<'a>> {
     match item.bytes {
         Some(Bytes::Inline(bytes)) => Ok(Body::Inline(bytes)),
-        Some(Bytes::File(dir, path) | Bytes::Link(dir, path)) => {
-            open_source(dir, path).map(Body::File).map_err(|error| {
-                if let Error::Io { source, .. } = error { source } else { io::Error::other(error) }
-            })
-        }
+        Some(Bytes::File(dir, path) | Bytes::Link(dir, path)) => open_file(dir, path),
         None => Err(io::Error::other("it has no content")),
     }
+}
+
+fn open_file<'a>(dir: BorrowedFd<'_>, path: &[u8]) -> io::Result<Body<'a>> {
+    open_source(dir, path).map(Body::File).map_err(|error| {
+        if let Error::Io { source, .. } = error { source } else { io::Error::other(error) }
+    })
 }
 
 /// The store's name of a compression.

@@ -140,10 +140,7 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
             // An image runs if its files are read: then it is pulled.
             !(need.files || need.listing) || outcome.outputs.iter().all(Vec::is_empty)
         }
-        Some(outcome) => {
-            let used = need.exported || need.files || need.listing;
-            !(outcome.planned_only && used) && build.is_whole(outcome)
-        }
+        Some(outcome) => build.serves(outcome, need),
         None => build.outside.contains_key(&id),
     });
     build.needs = needs;

@@ -24,6 +24,7 @@ use crate::session::{ImageLayer, Session};
 use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
+use crate::worker::contents::ContentList;
 use crate::worker::proto::{Answer, Chain, Compression, LayerId, Request, Root, Sealed};
 
 /// A layer that was worked out and not written.
@@ -387,7 +388,7 @@ impl Layers {
             }
             Some(_) | None => {
                 self.on_disk(id).await?;
-                (Vec::new(), Vec::new(), Vec::new())
+                (Vec::new(), ContentList::default(), Vec::new())
             }
         };
         let SealOptions { compression, clamp_mtime } = options;

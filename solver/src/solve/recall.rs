@@ -8,6 +8,7 @@ use rbuild_store::records::{Made, Record as StoredRecord, Tree};
 use super::build::{Build, Outcome};
 use super::error::SolveError;
 use super::keys::Selections;
+use super::needs::Need;
 use crate::cache::{CacheKey, KeyParts, Record};
 use crate::llb::VertexId;
 use crate::llb::op::Op;
@@ -62,8 +63,13 @@ impl Build {
         Some(Outcome { outputs, key: real_key, planned_only })
     }
 
-    /// Whether all layers of a result are in the store, or can be pulled.
-    pub(super) fn is_whole(&self, outcome: &Outcome) -> bool {
+    /// Whether a known result is enough for what is needed of it: that its layers are in the store,
+    /// or can be pulled. Of one that was only planned nothing is there; it serves whoever asks for
+    /// no more than that it can be made.
+    pub(super) fn serves(&self, outcome: &Outcome, need: Need) -> bool {
+        if outcome.planned_only {
+            return !(need.exported || need.files || need.listing);
+        }
         outcome.outputs.iter().flatten().all(|layer| self.layers.is_here(layer))
     }
 
@@ -75,9 +81,7 @@ impl Build {
     ) -> Result<Option<Outcome>, SolveError> {
         let record = self.solver.store.db()?.records(&[key.0])?.into_iter().next().flatten();
         let Some(outcome) = record.and_then(|it| self.recalled(&it)) else { return Ok(None) };
-        let need = self.needs[id.index()];
-        let used = need.exported || need.files || need.listing;
-        Ok(Some(outcome).filter(|it| !(it.planned_only && used) && self.is_whole(it)))
+        Ok(Some(outcome).filter(|it| self.serves(it, self.needs[id.index()])))
     }
 
     /// Waits for the right to make the result of `key`.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use rbuild_store::entry::Timestamp;
 use rbuild_store::local::Store;
 
-use super::input::{StepResult, empty_inline, input_chain};
+use super::input::{StepResult, input_chain};
 use crate::llb::VertexId;
 use crate::llb::op::FileOp;
 use crate::solve::build::{Build, StepInputs};
 use crate::solve::outside::Outside;
 use crate::solve::{Layers, Planned, SolveError, SolveErrorKind, blocking};
-use crate::tree::fileop::{self, FileOpError, Files, Host, Input, Layer};
+use crate::tree::fileop::{self, FileOpError, Files, Host, Input, Layer, Plan};
 use crate::worker::client::Worker;
 use crate::worker::proto::{Chain, Root};
 
@@ -50,10 +50,8 @@ pub async fn apply(
             None => Chain::new(),
         };
         let layer = Layers::new_id();
-        let mut contents = output.plan.contents;
-        empty_inline(&output.plan.listing, &mut contents);
-        let planned =
-            Planned { listing: Arc::new(output.plan.listing), contents: Arc::new(contents) };
+        let Plan { listing, contents } = output.plan;
+        let planned = Planned { listing: Arc::new(listing), contents: Arc::new(contents) };
         build.layers.add_planned(&layer, planned);
         chain.push(layer);
         outputs.push(chain);

@@ -9,7 +9,6 @@ use crate::solve::build::{Build, StepInputs};
 use crate::solve::outside::Outside;
 use crate::solve::{Layers, Planned, SolveError, SolveErrorKind};
 use crate::tree::fileop::Contents;
-use crate::tree::listing::Listing;
 use crate::worker::proto::{Chain, Content};
 
 /// What a step made.
@@ -55,26 +54,22 @@ pub(super) async fn input_chain(
 ///
 /// If the disk refuses.
 pub async fn import(build: &Build, outside: &Outside) -> Result<Chain, SolveError> {
-    let files =
-        outside.listing.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    let mut contents = Contents {
-        roots: vec![outside.root.clone()],
-        files: files.map(|entry| Content::Tree { root: 0, path: entry.path.clone() }).collect(),
-    };
-    empty_inline(&outside.listing, &mut contents);
+    let files = outside.listing.entries().iter().filter_map(|entry| match entry.kind {
+        // Empty files need not be opened, and some (a socket of a context is one) cannot be.
+        Kind::File { size: 0, .. } => Some(Content::Inline(Vec::new())),
+        Kind::File { .. } => Some(Content::Tree { root: 0, path: entry.path.clone() }),
+        Kind::Dir { .. }
+        | Kind::Symlink { .. }
+        | Kind::Hardlink { .. }
+        | Kind::Char { .. }
+        | Kind::Block { .. }
+        | Kind::Fifo
+        | Kind::Whiteout => None,
+    });
+    let contents = Contents { roots: vec![outside.root.clone()], files: files.collect() };
     let layer = Layers::new_id();
     let planned = Planned { listing: Arc::clone(&outside.listing), contents: Arc::new(contents) };
     build.layers.add_planned(&layer, planned);
     build.layers.on_disk(&layer).await?;
     Ok(vec![layer])
-}
-
-/// Empty files need not be opened, and some (a socket of a context is one) cannot be.
-pub(super) fn empty_inline(listing: &Listing, contents: &mut Contents) {
-    let sizes = listing.entries().iter().filter_map(|entry| entry.kind.file_size());
-    for (size, content) in sizes.zip(&mut contents.files) {
-        if size == 0 {
-            *content = Content::Inline(Vec::new());
-        }
-    }
 }

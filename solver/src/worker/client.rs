@@ -6,24 +6,25 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
 use rbuild_store::digest::{DiffId, Digest};
 use tokio::sync::{OnceCell, oneshot};
 
+use super::contents::ContentList;
 pub use super::execution::{Execution, Exited};
 pub use super::isolation::Isolation;
 use super::isolation::{explained, foresee};
 use super::launch::{self, LaunchError, Launched, Setup, Snapshotter};
 use super::proto::{
-    Answer, Chain, Compression, Content, ExecRequest, Failure, FailureKind, LayerId, Request, Root,
-    Sealed,
+    Answer, Chain, Compression, ExecRequest, Failure, FailureKind, LayerId, Request, Root, Sealed,
 };
 use super::serve::{self, Numbered};
 use super::wire;
 use crate::sandbox::host::Explained;
 use crate::sandbox::network;
+use crate::sandbox::probe::{self, Answers};
 use crate::sandbox::rung::{Rung, Wanted};
 use crate::snapshot::{Driver, LayerStore, MapKey, Ownership};
 
@@ -35,6 +36,7 @@ pub struct Worker(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     setup: Setup,
+    known: OnceLock<Option<Answers>>,
     engine: OnceCell<Engine>,
     next: AtomicU64,
     /// Disconnected when the worker has closed its end, having removed what it had unfinished.
@@ -89,12 +91,17 @@ impl Worker {
     /// error of whatever is asked first.
     pub fn with(setup: Setup) -> Self {
         let (engine, next, ended) = (OnceCell::new(), AtomicU64::new(1), Mutex::default());
-        Self(Arc::new(Inner { setup, engine, next, ended }))
+        Self(Arc::new(Inner { setup, known: OnceLock::new(), engine, next, ended }))
     }
 
     /// Which isolation was asked for.
     pub fn wanted(&self) -> Wanted {
         self.0.setup.isolation
+    }
+
+    /// What the place allows, as far as that is known or quickly asked: looked up once. May block.
+    pub fn known(&self) -> Option<&Answers> {
+        self.0.known.get_or_init(|| probe::known(&self.0.setup.store)).as_ref()
     }
 
     /// How steps are held. Starts the worker only where that is not known without.
@@ -104,9 +111,9 @@ impl Worker {
     /// If the worker cannot be started for a reason other than a missing permission.
     pub async fn isolation(&self) -> Result<Isolation, Failure> {
         if self.0.engine.get().is_none() {
-            let setup = self.0.setup.clone();
-            let known = tokio::task::spawn_blocking(move || foresee(&setup)).await;
-            if let Ok(Some(isolation)) = known {
+            let worker = self.clone();
+            let foresee = move || foresee(&worker.0.setup, worker.known()?);
+            if let Ok(Some(isolation)) = tokio::task::spawn_blocking(foresee).await {
                 return Ok(isolation);
             }
         }
@@ -144,7 +151,7 @@ impl Worker {
         &self,
         layer: LayerId,
         roots: Vec<Root>,
-        contents: Vec<Content>,
+        contents: ContentList,
         fds: Vec<OwnedFd>,
     ) -> Result<(), Failure> {
         done(&self.request(Request::Materialise { layer, roots, contents }, fds).await?)
@@ -158,7 +165,7 @@ impl Worker {
     pub async fn seal(
         &self,
         layer: LayerId,
-        planned: (Vec<Root>, Vec<Content>),
+        planned: (Vec<Root>, ContentList),
         compression: Compression,
         clamp_mtime: Option<i64>,
         fds: Vec<OwnedFd>,

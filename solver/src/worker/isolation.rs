@@ -2,7 +2,7 @@
 
 use super::launch::{Launched, Setup, Snapshotter};
 use crate::sandbox::host::{Explained, Facts, explain};
-use crate::sandbox::probe::{self, Answers};
+use crate::sandbox::probe::Answers;
 use crate::sandbox::refusal::Refusal;
 use crate::sandbox::rung::Rung;
 
@@ -21,35 +21,35 @@ pub struct Isolation {
     pub unsuited: Option<Explained>,
 }
 
-/// How steps will be held, as far as that is known without starting a worker.
-pub(super) fn foresee(setup: &Setup) -> Option<Isolation> {
-    let from = |answers: Answers| {
-        let mut refused = Vec::new();
-        for rung in setup.isolation.rungs() {
-            match answers.rung(rung) {
-                Ok(()) => {
-                    let overlay = match setup.snapshotter {
-                        // It mounts nothing.
-                        _ if rung == Rung::Chroot => Err(String::new()),
-                        Snapshotter::Auto => answers.overlay(&Facts::of(&setup.store)),
-                        Snapshotter::Plain => Err(String::new()),
-                        Snapshotter::Overlay => return None,
-                    };
-                    let unsuited = answers.suited(overlay.is_ok()).err();
-                    let unsuited = unsuited.map(|it| explain(it, &Facts::of(&setup.store)));
-                    let found = Isolation::new(rung, &overlay, explained(refused));
-                    return Some(Isolation { unsuited, ..found });
-                }
-                Err(refusal) => refused.push((rung, refusal)),
+/// How steps will be held, as far as that is known without starting a worker. None where nothing
+/// is allowed: that is asked again before anybody is told so.
+pub(super) fn foresee(setup: &Setup, answers: &Answers) -> Option<Isolation> {
+    let mut refused = Vec::new();
+    for rung in setup.isolation.rungs() {
+        match answers.rung(rung) {
+            Ok(()) => {
+                let overlay = match setup.snapshotter {
+                    // It mounts nothing.
+                    _ if rung == Rung::Chroot => Err(String::new()),
+                    Snapshotter::Auto => answers.overlay(|| Facts::of(&setup.store)),
+                    Snapshotter::Plain => Err(String::new()),
+                    Snapshotter::Overlay => return None,
+                };
+                let unsuited = answers.suited(overlay.is_ok()).err();
+                let unsuited = unsuited.map(|it| explain(it, &Facts::of(&setup.store)));
+                let found = Isolation::new(rung, &overlay, explained(refused));
+                return Some(Isolation { unsuited, ..found });
             }
+            Err(refusal) => refused.push((rung, refusal)),
         }
-        None
-    };
-    // A place that allows nothing is asked again before anybody is told so.
-    probe::known(&setup.store).and_then(from)
+    }
+    None
 }
 
 pub(super) fn explained(refused: Vec<(Rung, Refusal)>) -> Vec<(Rung, Explained)> {
+    if refused.is_empty() {
+        return Vec::new();
+    }
     let facts = Facts::read();
     refused.into_iter().map(|(rung, refusal)| (rung, explain(refusal, &facts))).collect()
 }

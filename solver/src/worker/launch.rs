@@ -144,7 +144,7 @@ pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
 
 fn launch_with(setup: &Setup, known: Option<&Answers>) -> Result<Launched, LaunchError> {
     let automatic = known.filter(|_| setup.snapshotter == Snapshotter::Auto);
-    let overlay = automatic.map(|it| it.overlay(&Facts::of(&setup.store)));
+    let overlay = automatic.map(|it| it.overlay(|| Facts::of(&setup.store)));
     let setup = Setup { overlay, ..setup.clone() };
     let mut refused = Vec::new();
     for rung in setup.isolation.rungs() {

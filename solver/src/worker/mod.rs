@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::process::ExitCode;
 
 pub mod client;
+pub mod contents;
 mod execution;
 mod isolation;
 pub mod launch;

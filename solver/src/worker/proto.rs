@@ -13,6 +13,7 @@ use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::entry::Entry;
 use serde::{Deserialize, Serialize};
 
+use super::contents::ContentList;
 use crate::sandbox::resources::Resources;
 
 /// Name of a layer in the store: hex digits. Layers of pulled images are named after their diff
@@ -48,7 +49,7 @@ pub enum Request {
         /// Where the file contents come from, one for each [`Content::Tree`] root number.
         roots: Vec<Root>,
         /// Content of each regular file, in the order of the listing's regular files.
-        contents: Vec<Content>,
+        contents: ContentList,
     },
     /// A process is to be run later: make ready what it will need. Answer: [`Answer::Done`].
     Expect(Expected),
@@ -61,7 +62,7 @@ pub enum Request {
         /// As in `Materialise`; empty when the layer is on disk.
         roots: Vec<Root>,
         /// As in `Materialise`; empty when the layer is on disk.
-        contents: Vec<Content>,
+        contents: ContentList,
         /// How to write it.
         compression: Compression,
         /// All later times become this one (`rewrite-timestamp`), in seconds.
@@ -127,7 +128,7 @@ pub enum Root {
 }
 
 /// Where the bytes of a regular file are.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Content {
     /// Here.
     Inline(Vec<u8>),

@@ -18,7 +18,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::launch::{Boot, Mapped, Setup, Snapshotter, driver};
-use super::proto::{Answer, Content, Failure, FailureKind, Request, Root};
+use super::proto::{Answer, Failure, FailureKind, Request, Root};
 use super::wire::{self, WireError};
 use crate::sandbox::give_ids::MapName;
 use crate::sandbox::parent::Killer;
@@ -270,7 +270,7 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
             layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
         }
         Request::Seal { layer, roots, contents, compression, clamp_mtime, blob } => {
-            let (contents, blob): (Vec<Content>, _) = (contents, blob.as_deref());
+            let blob = blob.as_deref();
             layers
                 .seal(&layer, &sources(roots)?, &contents, compression, clamp_mtime, blob)
                 .map(Answer::Sealed)

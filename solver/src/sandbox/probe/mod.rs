@@ -211,9 +211,9 @@ impl Answers {
     /// # Errors
     ///
     /// What was refused.
-    pub fn overlay(&self, facts: &Facts) -> Result<(), String> {
+    pub fn overlay(&self, facts: impl FnOnce() -> Facts) -> Result<(), String> {
         self.get(Question::Overlay).map_err(|refusal| {
-            let explained = explain(refusal, facts);
+            let explained = explain(refusal, &facts());
             let unknown = explained.cause.is_empty();
             if unknown { explained.refusal.to_string() } else { explained.cause }
         })

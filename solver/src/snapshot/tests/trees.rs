@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::tree::view::View;
+use crate::worker::contents::ContentList;
 use crate::worker::proto::{Compression, Content};
 
 #[test]
@@ -92,6 +93,7 @@ fn planned_layers_become_files() {
     let sources = [Source::Dir(root.as_fd()), Source::Layer(base)];
     let tree = |root, path: &str| Content::Tree { root, path: path.into() };
     let contents = [tree(0, "src"), tree(1, "lib"), Content::Inline(b"in".into())];
+    let contents = ContentList::from_iter(contents);
     place.layers.materialise(&layer, &sources, &contents).expect("materialises");
     let want = "app/\napp/a: from the context\napp/h: from the context\nb/\nb/c: 12345\nz: in\n";
     assert_eq!(files(&place.fs(&layer)), want);
@@ -102,8 +104,10 @@ fn planned_layers_become_files() {
 
     let changed = LayerId("changed".into());
     put_listing(&place, &changed, &[file("a", 99)]);
-    let error =
-        place.layers.materialise(&changed, &sources, &[tree(0, "src")]).expect_err("changed");
+    let error = place
+        .layers
+        .materialise(&changed, &sources, &[tree(0, "src")].into_iter().collect())
+        .expect_err("changed");
     assert!(error.to_failure().text.contains("had 99 bytes, now 16"), "{error}");
 }
 
@@ -199,10 +203,14 @@ fn sealed_layers_come_back_from_their_blob() {
     let base =
         "d a\nf a/x 12345\nh b a/x\nl s a\np p\nw .wh.gone\nf a/empty\nd o\nw o/.wh..wh..opq";
     let layer = place.unpack(&archive(base)).expect("unpacks");
-    let sealed =
-        place.layers.seal(&layer, &[], &[], Compression::Gzip(6), None, None).expect("seals");
-    let again =
-        place.layers.seal(&layer, &[], &[], Compression::Zstd(3), None, None).expect("seals");
+    let sealed = place
+        .layers
+        .seal(&layer, &[], &ContentList::default(), Compression::Gzip(6), None, None)
+        .expect("seals");
+    let again = place
+        .layers
+        .seal(&layer, &[], &ContentList::default(), Compression::Zstd(3), None, None)
+        .expect("seals");
     assert_eq!(sealed.diff_id, again.diff_id);
     // The files are lost (as when the id mapping changes): the blob has them.
     let before = files(&place.fs(&layer));
@@ -290,7 +298,7 @@ proptest! {
     fn unpack_undoes_seal(lines in lines()) {
         let place = place(Driver::Plain);
         let layer = place.unpack(&archive(&lines)).expect("unpacks");
-        let sealed = place.layers.seal(&layer, &[], &[], Compression::None, None, None).expect("seals");
+        let sealed = place.layers.seal(&layer, &[], &ContentList::default(), Compression::None, None, None).expect("seals");
         let blob = place.layers.store.blobs().read(&sealed.blob, 1 << 20).expect("reads");
         prop_assert_eq!(DiffId(Digest::of(&blob)), sealed.diff_id);
         let other = super::place(Driver::Plain);

@@ -9,16 +9,17 @@ use rbuild_store::entry::{Entry, Kind};
 use super::draft::{Dir, Draft, Inode, Place, Slot};
 use crate::tree::listing::{Listing, join};
 use crate::tree::view::{Node, View};
+use crate::worker::contents::ContentList;
 use crate::worker::proto::Content;
 
 /// The listing of the layer, and the contents of its regular files in order.
-pub(super) fn emit(draft: &Draft) -> (Listing, Vec<Content>) {
+pub(super) fn emit(draft: &Draft) -> (Listing, ContentList) {
     let view = draft.base();
     let mut out = Out {
         draft,
         view: &view,
         entries: Vec::new(),
-        contents: Vec::new(),
+        contents: ContentList::default(),
         first: vec![None; draft.inodes().len()],
     };
     out.names(&Draft::root(&view), b"", false);
@@ -30,7 +31,7 @@ struct Out<'a> {
     draft: &'a Draft,
     view: &'a View,
     entries: Vec<Entry>,
-    contents: Vec<Content>,
+    contents: ContentList,
     /// The first name under which an inode was recorded.
     first: Vec<Option<Vec<u8>>>,
 }
@@ -98,9 +99,11 @@ impl<'a> Out<'a> {
             entry.kind = Kind::Hardlink { target: target.clone() }
         } else {
             self.first[number] = Some(path.clone());
-            if matches!(entry.kind, Kind::File { .. }) {
-                let content = inode.content.clone();
-                self.contents.push(content.unwrap_or(Content::Inline(Vec::new())));
+            match (&entry.kind, &inode.content) {
+                (Kind::File { size: 1.., .. }, Some(content)) => self.contents.push(content),
+                // It need not be opened, and a socket of a context cannot be.
+                (Kind::File { .. }, _) => self.contents.push(&Content::Inline(Vec::new())),
+                _ => {}
             }
         }
         entry.path = path;

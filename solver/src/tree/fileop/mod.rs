@@ -34,7 +34,8 @@ use self::source::{Context, Roots, Source};
 use super::listing::Listing;
 use super::view::View;
 use crate::llb::op::{Chown, FileAction, FileActionKind, FileInput, FileOp};
-use crate::worker::proto::{Content, Root};
+use crate::worker::contents::ContentList;
+use crate::worker::proto::Root;
 
 /// A tree that a file operation reads or builds upon: layers, lowest first.
 #[derive(Clone, Debug, Default)]
@@ -68,7 +69,7 @@ pub struct Contents {
     /// The roots that contents refer to by number.
     pub roots: Vec<Root>,
     /// One for each regular file of the listing, in its order.
-    pub files: Vec<Content>,
+    pub files: ContentList,
 }
 
 /// A layer that does not exist yet.

@@ -64,10 +64,10 @@ impl Source {
                 let ordinal = node.index().and_then(|at| ordinals.get(at)).copied();
                 match ordinal.and_then(|at| contents.files.get(at)) {
                     Some(Content::Tree { root, path }) => Content::Tree {
-                        root: roots.number((holder.number, *root), &contents.roots[*root]),
-                        path: path.clone(),
+                        root: roots.number((holder.number, root), &contents.roots[root]),
+                        path,
                     },
-                    Some(inline) => inline.clone(),
+                    Some(inline) => inline,
                     None => Content::Inline(Vec::new()),
                 }
             }

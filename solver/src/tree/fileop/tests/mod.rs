@@ -15,6 +15,7 @@ use rbuild_store::entry::Kind;
 
 use super::*;
 use crate::tree::text::{listing, show};
+use crate::worker::proto::Content;
 
 /// Bytes by root and path; archives are unpacked to a directory.
 struct Files {
@@ -111,10 +112,10 @@ impl World {
             let mut content = Vec::new();
             if let Kind::File { size, digest } = &entry.kind {
                 content = match contents.next().expect("each file has a content") {
-                    Content::Inline(bytes) => bytes.clone(),
+                    Content::Inline(bytes) => bytes,
                     Content::Tree { root, path } => self
                         .host
-                        .get(&plan.contents.roots[*root], path)
+                        .get(&plan.contents.roots[root], &path)
                         .expect("a content is where the plan says"),
                 };
                 assert_eq!(*size, content.len() as u64, "{entry:?}");
