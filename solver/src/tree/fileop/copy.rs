@@ -8,6 +8,7 @@ use rbuild_store::entry::{Entry, Kind, Timestamp};
 use super::chmod::Chmod;
 use super::draft::{Draft, Found, Inode, Place};
 use super::error::{FileOpError, Why};
+use super::graft::Graft;
 use super::source::{Context, Roots, Source};
 use super::unpack;
 use crate::llb::op::FileCopy;
@@ -47,6 +48,7 @@ pub(super) fn copy(
         vec![src]
     };
     let time = super::time(op.timestamp);
+    let alone = context.alone && sources.len() == 1 && !op.attempt_unpack;
     let settings = Settings {
         owner,
         time,
@@ -63,32 +65,57 @@ pub(super) fn copy(
                 continue;
             }
         }
-        copy_one(draft, source, &src, &dest, &settings, context.roots)?;
+        copy_one(draft, source, &src, &dest, &settings, (context.roots, alone))?;
     }
     Ok(())
 }
 
 /// How things are copied.
-struct Settings {
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
     /// Owner and group; none keeps those of the source.
-    owner: Option<(u32, u32)>,
+    pub(super) owner: Option<(u32, u32)>,
     /// Time; none keeps that of the source.
     time: Option<Timestamp>,
-    chmod: Chmod,
-    filter: Filter,
+    pub(super) chmod: Chmod,
+    pub(super) filter: Filter,
     follow: bool,
     contents: bool,
     replace: bool,
 }
 
-/// Copies one path.
+impl Settings {
+    /// The time of a copy. A directory that no layer describes is as old as the build.
+    pub(super) fn time(&self, node: &Node<'_>, now: Timestamp) -> Timestamp {
+        let own = node.index().map(|_| node.inode().mtime);
+        self.time.or(own).unwrap_or(now)
+    }
+
+    /// What becomes of anything but a directory; its path is left empty.
+    pub(super) fn leaf(&self, node: &Node<'_>, now: Timestamp) -> Entry {
+        let mut entry = Entry { path: Vec::new(), ..node.inode().clone() };
+        (entry.uid, entry.gid) = self.owner.unwrap_or((entry.uid, entry.gid));
+        entry.mtime = self.time(node, now);
+        if let Kind::Block { major, minor } = entry.kind {
+            // As BuildKit has it: it clears the bits of a socket's type, which turns a block
+            // device into a character device.
+            entry.kind = Kind::Char { major, minor };
+        }
+        if !matches!(entry.kind, Kind::Symlink { .. }) {
+            entry.mode = self.chmod.apply(entry.mode, false);
+        }
+        entry
+    }
+}
+
+/// Copies one path. `alone` says that nothing comes after it.
 fn copy_one(
     draft: &mut Draft,
     source: &Source,
     src: &str,
     dest: &str,
     settings: &Settings,
-    roots: &mut Roots,
+    (roots, alone): (&mut Roots, bool),
 ) -> Result<(), FileOpError> {
     let maker = settings.owner.unwrap_or((0, 0));
     let make_dirs = |draft: &mut Draft, path: &[u8]| {
@@ -120,18 +147,22 @@ fn copy_one(
     made.extend(make_dirs(draft, needed)?);
 
     let base = draft.base();
-    let mut copier = Copier {
-        draft,
-        base: &base,
-        source,
-        settings,
-        roots,
-        target,
-        open: Vec::new(),
-        links: HashMap::new(),
+    let into = if alone && settings.contents && top.is_dir() {
+        draft.open(&base, &target).filter(|place| draft.is_empty(&base, place))
+    } else {
+        None
     };
-    pick::walk(&view, &top, &settings.filter, |picked| copier.take(&picked))?;
-    copier.close_above(None);
+    if let Some(place) = into {
+        draft.entry_mut(&place).mtime = settings.time(&top, draft.now());
+        let (source, top, settings) = (source.clone(), path, settings.clone());
+        draft.set_graft(&place, Graft { source, top, settings });
+    } else {
+        let (open, links) = (Vec::new(), HashMap::new());
+        let mut copier =
+            Copier { draft, base: &base, source, settings, roots, target, open, links };
+        pick::walk(&view, &top, &settings.filter, |picked| copier.take(&picked))?;
+        copier.close_above(None);
+    }
     if let Some(time) = settings.time {
         for path in &made {
             if let Some(place) = draft.open(&base, path) {
@@ -255,18 +286,7 @@ impl<'a, 'v> Copier<'a, 'v> {
             self.draft.link(place, name, inode);
             return Ok(());
         }
-        let mut entry = node.inode().clone();
-        entry.path = Vec::new();
-        (entry.uid, entry.gid) = self.settings.owner.unwrap_or((entry.uid, entry.gid));
-        entry.mtime = self.time(node);
-        if let Kind::Block { major, minor } = entry.kind {
-            // As BuildKit has it: it clears the bits of a socket's type, which turns a block
-            // device into a character device.
-            entry.kind = Kind::Char { major, minor };
-        }
-        if !matches!(entry.kind, Kind::Symlink { .. }) {
-            entry.mode = self.settings.chmod.apply(entry.mode, false);
-        }
+        let entry = self.settings.leaf(node, self.draft.now());
         let is_file = matches!(entry.kind, Kind::File { .. });
         let content = is_file.then(|| self.source.content(node, self.roots));
         let inode = self.draft.make(place, name, Inode { entry, content });
@@ -299,9 +319,7 @@ impl<'a, 'v> Copier<'a, 'v> {
         entry.xattrs.extend(from.xattrs.clone());
     }
 
-    /// The time of a copy. A directory that no layer describes is as old as the build.
     fn time(&self, node: &Node<'v>) -> Timestamp {
-        let own = node.index().map(|_| node.inode().mtime);
-        self.settings.time.or(own).unwrap_or(self.draft.now())
+        self.settings.time(node, self.draft.now())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rbuild_store::entry::{Entry, Timestamp};
 
 use super::error::{FileOpError, Why};
+use super::graft::Graft;
 use crate::tree::listing::{join, split};
 use crate::tree::resolve::{Stat, Tree};
 use crate::tree::view::{Node, View};
@@ -23,6 +24,8 @@ pub(super) struct Draft {
     /// The first one is the root.
     dirs: Vec<Dir>,
     inodes: Vec<Inode>,
+    /// What fills a directory, by its number. Nothing may be asked of that directory any more.
+    graft: Option<(usize, Graft)>,
 }
 
 /// A directory of the draft.
@@ -72,7 +75,7 @@ pub(super) enum Found {
 
 impl Draft {
     pub(super) fn new(base: Arc<View>, now: Timestamp) -> Self {
-        Self { base, now, dirs: vec![Dir::default()], inodes: Vec::new() }
+        Self { base, now, dirs: vec![Dir::default()], inodes: Vec::new(), graft: None }
     }
 
     /// The view below. Places borrow from it, never from the draft.
@@ -116,6 +119,22 @@ impl Draft {
             return None;
         }
         view.child(place.base.as_ref()?, name)
+    }
+
+    /// Whether nothing is in a directory, and nothing of the view below was.
+    pub(super) fn is_empty(&self, view: &View, place: &Place<'_>) -> bool {
+        let below = place.base.as_ref().is_some_and(|base| !view.children(base).is_empty());
+        self.dirs[place.dir].names.is_empty() && !below
+    }
+
+    /// Fills an empty directory, as the last thing that is done.
+    pub(super) fn set_graft(&mut self, place: &Place<'_>, graft: Graft) {
+        self.graft = Some((place.dir, graft));
+    }
+
+    /// What fills a directory.
+    pub(super) fn graft(&self, dir: usize) -> Option<&Graft> {
+        self.graft.as_ref().filter(|(it, _)| *it == dir).map(|(_, graft)| graft)
     }
 
     /// Opens a directory in a directory; none if there is no such directory.

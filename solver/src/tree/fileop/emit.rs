@@ -7,16 +7,18 @@
 use rbuild_store::entry::{Entry, Kind};
 
 use super::draft::{Dir, Draft, Inode, Place, Slot};
+use super::source::Roots;
 use crate::tree::listing::{Listing, join};
 use crate::tree::view::{Node, View};
 use crate::worker::contents::ContentList;
 use crate::worker::proto::Content;
 
 /// The listing of the layer, and the contents of its regular files in order.
-pub(super) fn emit(draft: &Draft) -> (Listing, ContentList) {
+pub(super) fn emit(draft: &Draft, roots: &mut Roots) -> (Listing, ContentList) {
     let view = draft.base();
     let mut out = Out {
         draft,
+        roots,
         view: &view,
         entries: Vec::new(),
         contents: ContentList::default(),
@@ -29,6 +31,7 @@ pub(super) fn emit(draft: &Draft) -> (Listing, ContentList) {
 
 struct Out<'a> {
     draft: &'a Draft,
+    roots: &'a mut Roots,
     view: &'a View,
     entries: Vec<Entry>,
     contents: ContentList,
@@ -40,6 +43,11 @@ impl<'a> Out<'a> {
     /// Records what changed in a directory. `hidden` says that nothing of the view below shows
     /// through, because the directory or one above it is new.
     fn names(&mut self, place: &Place<'a>, path: &[u8], hidden: bool) {
+        if let Some(graft) = self.draft.graft(place.dir) {
+            let Self { entries, contents, roots, .. } = self;
+            graft.emit(path, self.draft.now(), roots, entries, contents);
+            return;
+        }
         let dir: &Dir = self.draft.dir(place.dir);
         let hidden = hidden || dir.opaque;
         let below = match &place.base {
@@ -99,12 +107,7 @@ impl<'a> Out<'a> {
             entry.kind = Kind::Hardlink { target: target.clone() }
         } else {
             self.first[number] = Some(path.clone());
-            match (&entry.kind, &inode.content) {
-                (Kind::File { size: 1.., .. }, Some(content)) => self.contents.push(content),
-                // It need not be opened, and a socket of a context cannot be.
-                (Kind::File { .. }, _) => self.contents.push(&Content::Inline(Vec::new())),
-                _ => {}
-            }
+            push_content(&mut self.contents, &entry.kind, inode.content.as_ref());
         }
         entry.path = path;
         self.entries.push(entry);
@@ -115,6 +118,16 @@ impl<'a> Out<'a> {
         entry.kind = Kind::Whiteout;
         entry.mode = 0;
         self.entries.push(entry);
+    }
+}
+
+/// Adds the content of a regular file; nothing for anything else.
+pub(super) fn push_content(contents: &mut ContentList, kind: &Kind, content: Option<&Content>) {
+    match (kind.file_size(), content) {
+        (Some(1..), Some(content)) => contents.push(content),
+        // It need not be opened, and a socket of a context cannot be.
+        (Some(_), _) => contents.push(&Content::Inline(Vec::new())),
+        (None, _) => {}
     }
 }
 

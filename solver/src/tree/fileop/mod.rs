@@ -16,6 +16,7 @@ mod copy;
 mod draft;
 mod emit;
 mod error;
+mod graft;
 mod make;
 mod owner;
 pub(super) mod source;
@@ -128,6 +129,7 @@ pub fn evaluate(
         drafts: Vec::with_capacity(op.actions.len()),
         host,
         now,
+        alone: op.actions.len() == 1,
     };
     let mut outputs: Vec<(usize, usize)> = Vec::new();
     for (number, action) in op.actions.iter().enumerate() {
@@ -141,10 +143,10 @@ pub fn evaluate(
     if outputs.is_empty() || outputs.iter().enumerate().any(|(at, &(number, _))| at != number) {
         return Err(FileOpError::Graph("outputs are not numbered from 0 without gaps"));
     }
-    let Run { drafts, roots, .. } = run;
+    let Run { drafts, mut roots, .. } = run;
     let plans = outputs.into_iter().map(|(_, action)| {
         let state = &drafts[action];
-        let (listing, files) = emit::emit(&state.draft);
+        let (listing, files) = emit::emit(&state.draft, &mut roots);
         let contents = Contents { roots: roots.list().to_vec(), files };
         Output { base: state.base, plan: Plan { listing, contents } }
     });
@@ -165,6 +167,8 @@ struct Run<'a> {
     drafts: Vec<State>,
     host: &'a dyn Host,
     now: Timestamp,
+    /// Whether there is one action only.
+    alone: bool,
 }
 
 impl Run<'_> {
@@ -193,7 +197,8 @@ impl Run<'_> {
                 let owner = owner(&copy.owner)?;
                 let source = self.source(action.secondary)?;
                 let base = state.base.map(|at| self.sources[at].clone());
-                let context = Context { roots: &mut self.roots, host: self.host, base };
+                let context =
+                    Context { roots: &mut self.roots, host: self.host, base, alone: self.alone };
                 copy::copy(&mut state.draft, &source, copy, owner, context)?;
             }
         }
@@ -227,7 +232,7 @@ impl Run<'_> {
             Some(FileInput::Action(at)) => {
                 let state =
                     self.drafts.get(at).ok_or(FileOpError::Graph("an action is missing"))?;
-                let (listing, files) = emit::emit(&state.draft);
+                let (listing, files) = emit::emit(&state.draft, &mut self.roots);
                 let contents = Contents { roots: self.roots.list().to_vec(), files };
                 let layer =
                     Layer { listing: Arc::new(listing), files: Files::Planned(Arc::new(contents)) };

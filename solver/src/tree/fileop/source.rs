@@ -147,4 +147,6 @@ pub(super) struct Context<'a> {
     pub(super) host: &'a dyn Host,
     /// The tree that is built upon.
     pub(super) base: Option<Source>,
+    /// Whether the copy is all that is done.
+    pub(super) alone: bool,
 }

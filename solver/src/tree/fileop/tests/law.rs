@@ -1,6 +1,7 @@
 //! The law of plans: the layer on top of the base shows what the draft shows.
 
 use proptest::prelude::*;
+use rbuild_store::entry::Entry;
 
 use super::*;
 use crate::tree::fileop::draft::Draft;
@@ -91,7 +92,7 @@ proptest! {
         world.push(source, Root::Fd(1));
         let mut roots = Roots::default();
         let sources = world.inputs.iter().map(|input| Source::new(input, &mut roots)).collect();
-        let mut run = Run { sources, roots, drafts: Vec::new(), host: &world.host, now: Timestamp::from_secs(99) };
+        let mut run = Run { sources, roots, drafts: Vec::new(), host: &world.host, now: Timestamp::from_secs(99), alone: false };
         let mut input = FileInput::Input(0);
         for kind in actions {
             let action = FileAction { input, secondary: Some(FileInput::Input(1)), output: Some(0), kind };
@@ -102,7 +103,7 @@ proptest! {
             }
         }
         let Some(state) = run.drafts.last() else { return Ok(()) };
-        let (layer, contents) = emit::emit(&state.draft);
+        let (layer, contents) = emit::emit(&state.draft, &mut Roots::default());
         let files = layer.entries().iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
         prop_assert_eq!(files.count(), contents.len());
         let mut listings: Vec<Arc<Listing>> = world.inputs[0].layers.iter().map(|it| Arc::clone(&it.listing)).collect();
@@ -111,5 +112,35 @@ proptest! {
         of_draft(&state.draft, b"", &mut want);
         want.sort_by(|left, right| compare(&left.0, &right.0));
         prop_assert_eq!(of_view(&View::new(listings)), want);
+    }
+
+    /// A copy that is all that is done may go from the source into the plan at once; one that
+    /// something comes after goes through the draft.
+    #[test]
+    fn a_graft_is_a_copy(base in tree(), source in tree(), links in any::<bool>(), copy in action()) {
+        let mut world = World::new(&[]);
+        world.push(base, Root::Fd(0));
+        let mut entries = source.into_entries();
+        if links && let Some(at) = entries.iter().position(|it| matches!(it.kind, Kind::File { .. })) {
+            let kind = Kind::Hardlink { target: entries[at].path.clone() };
+            entries.push(Entry { path: b"z".into(), kind, ..entries[at].clone() });
+        }
+        world.push(Listing::new(entries).expect("z comes last"), Root::Fd(1));
+        let nothing = FileActionKind::Rm { path: "/none".to_owned(), allow_not_found: true, allow_wildcard: false };
+        let plan = |kinds: &[&FileActionKind]| {
+            let actions = kinds.iter().enumerate().map(|(number, &kind)| FileAction {
+                input: if number == 0 { FileInput::Input(0) } else { FileInput::Action(number - 1) },
+                secondary: Some(FileInput::Input(1)),
+                output: (number + 1 == kinds.len()).then_some(0),
+                kind: kind.clone(),
+            });
+            let op = FileOp { actions: actions.collect(), platform: None };
+            let outputs = evaluate(&op, &world.inputs, &world.host, Timestamp::from_secs(99));
+            outputs.map_err(|error| error.to_string()).map(|mut outputs| {
+                let Plan { listing, contents } = outputs.remove(0).plan;
+                (listing, contents.files.iter().collect::<Vec<_>>())
+            })
+        };
+        prop_assert_eq!(plan(&[&copy]), plan(&[&copy, &nothing]));
     }
 }
