@@ -3,7 +3,7 @@
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
-use rbuild_store::entry::{Entry, Kind};
+use rbuild_store::entry::Entry;
 
 use super::error::Error;
 use super::files::{WorkDir, open_path, read_owners};
@@ -137,15 +137,5 @@ impl LayerStore {
 
 /// Bytes of the regular files of a listing.
 pub(crate) fn size_of(listing: &[Entry]) -> u64 {
-    let size = |entry: &Entry| match entry.kind {
-        Kind::File { size, .. } => size,
-        Kind::Dir { .. }
-        | Kind::Symlink { .. }
-        | Kind::Hardlink { .. }
-        | Kind::Char { .. }
-        | Kind::Block { .. }
-        | Kind::Fifo
-        | Kind::Whiteout => 0,
-    };
-    listing.iter().map(size).sum()
+    listing.iter().filter_map(|entry| entry.kind.file_size()).sum()
 }
