@@ -59,8 +59,7 @@ pub(super) fn peak_megabytes(command: &mut Command) -> Outcome<f64> {
 
 /// Anonymous kilobytes of a process and its descendants.
 fn anonymous(root: u32) -> u64 {
-    let mut parents = BTreeMap::new();
-    let mut sizes = BTreeMap::new();
+    let mut all = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
             continue;
@@ -70,20 +69,25 @@ fn anonymous(root: u32) -> u64 {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.split_whitespace().next()?.parse::<u64>().ok()
         };
-        parents.insert(id, field("PPid:").and_then(|id| u32::try_from(id).ok()).unwrap_or(0));
-        sizes.insert(id, field("RssAnon:").unwrap_or(0));
+        let parent = field("PPid:").and_then(|id| u32::try_from(id).ok()).unwrap_or(0);
+        let memory = (field("RssAnon:").unwrap_or(0), field("VmSize:").unwrap_or(0));
+        all.insert(id, (parent, memory));
     }
     let descends = |mut id: u32| {
         for _ in 0..64 {
             if id == root {
                 return true;
             }
-            match parents.get(&id) {
-                Some(parent) if *parent != 0 => id = *parent,
+            match all.get(&id) {
+                Some((parent, _)) if *parent != 0 => id = *parent,
                 _ => return false,
             }
         }
         false
     };
-    sizes.iter().filter(|(id, _)| descends(**id)).map(|(_, size)| size).sum()
+    // Between `vfork` and `exec` a child has the memory of its parent, which is there once.
+    let borrows = |parent: &u32, memory| all.get(parent).is_some_and(|(_, its)| its == memory);
+    let own =
+        all.iter().filter(|(id, (parent, memory))| descends(**id) && !borrows(parent, memory));
+    own.map(|(_, (_, (anonymous, _)))| anonymous).sum()
 }
