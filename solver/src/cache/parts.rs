@@ -31,14 +31,27 @@ pub struct KeyParts(BTreeMap<String, Digest>);
 impl KeyParts {
     /// Adds a part. A name that is there already gets a number, so that no part is lost.
     pub fn add(&mut self, name: impl Into<String>, digest: Digest) {
-        let name = name.into();
-        let mut unique = name.clone();
-        let mut number = 1;
-        while self.0.contains_key(&unique) {
-            number += 1;
-            unique = format!("{name}#{number}");
+        let mut name = name.into();
+        if self.0.contains_key(&name) {
+            name = self.next(&name);
         }
-        self.0.insert(unique, digest);
+        self.0.insert(name, digest);
+    }
+
+    /// The first numbered name that is free. Numbers are given without gaps, so that few have to be
+    /// looked at: a thousand sources of one `COPY` have one name.
+    fn next(&self, name: &str) -> String {
+        let numbered = |number: usize| format!("{name}#{number}");
+        let is_taken = |number: usize| self.0.contains_key(&numbered(number));
+        let (mut taken, mut free) = (1, 2);
+        while is_taken(free) {
+            (taken, free) = (free, free * 2);
+        }
+        while free - taken > 1 {
+            let middle = taken.midpoint(free);
+            if is_taken(middle) { taken = middle } else { free = middle }
+        }
+        numbered(free)
     }
 
     /// Adds a part whose value is text or anything else that has a JSON form.
@@ -96,6 +109,16 @@ mod tests {
         let changed = now.changed_since(&last);
         assert_eq!(changed.is_empty(), now.key() == last.key(), "explanation and key disagree");
         assert_eq!(changed.join(" "), want);
+    }
+
+    #[test]
+    fn names_are_numbered_without_gaps() {
+        let mut all = KeyParts::default();
+        (0..40).for_each(|number| all.add_value("a", &number));
+        let mut names: Vec<&str> = all.iter().map(|(name, _)| name).collect();
+        names.sort_by_key(|name| name.len());
+        assert_eq!(names.len(), 40);
+        assert_eq!((names[0], names[1], names[39]), ("a", "a#2", "a#40"));
     }
 
     #[test]

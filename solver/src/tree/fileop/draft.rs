@@ -15,8 +15,9 @@ use crate::tree::resolve::{Stat, Tree};
 use crate::tree::view::{Node, View};
 use crate::worker::proto::Content;
 
-/// A tree while actions change it.
-#[derive(Clone, Debug)]
+/// A tree while actions change it. The default has nothing, not even a root: it stands in for one
+/// that was handed on.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     base: Arc<View>,
     /// Time of directories in which something is made or removed.

@@ -130,6 +130,7 @@ pub fn evaluate(
         host,
         now,
         alone: op.actions.len() == 1,
+        uses: uses(op),
     };
     let mut outputs: Vec<(usize, usize)> = Vec::new();
     for (number, action) in op.actions.iter().enumerate() {
@@ -153,8 +154,24 @@ pub fn evaluate(
     Ok(plans.collect())
 }
 
+/// How often the result of each action is asked for: as input, as what is copied, as output.
+fn uses(op: &FileOp) -> Vec<usize> {
+    let mut uses = vec![0; op.actions.len()];
+    for (number, action) in op.actions.iter().enumerate() {
+        uses[number] += usize::from(action.output.is_some());
+        for input in [Some(action.input), action.secondary].into_iter().flatten() {
+            if let FileInput::Action(at) = input
+                && let Some(count) = uses.get_mut(at)
+            {
+                *count += 1;
+            }
+        }
+    }
+    uses
+}
+
 /// The result of an action.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct State {
     /// The input at the start of the chain of actions.
     base: Option<usize>,
@@ -169,6 +186,8 @@ struct Run<'a> {
     now: Timestamp,
     /// Whether there is one action only.
     alone: bool,
+    /// How often the result of each action is still asked for.
+    uses: Vec<usize>,
 }
 
 impl Run<'_> {
@@ -206,7 +225,7 @@ impl Run<'_> {
     }
 
     /// What an action starts from.
-    fn start(&self, input: FileInput) -> Result<State, FileOpError> {
+    fn start(&mut self, input: FileInput) -> Result<State, FileOpError> {
         Ok(match input {
             FileInput::Scratch => {
                 State { base: None, draft: Draft::new(Arc::new(View::default()), self.now) }
@@ -217,7 +236,10 @@ impl Run<'_> {
                 State { base: Some(at), draft: Draft::new(source.view(), self.now) }
             }
             FileInput::Action(at) => {
-                self.drafts.get(at).cloned().ok_or(FileOpError::Graph("an action is missing"))?
+                let missing = FileOpError::Graph("an action is missing");
+                let state = self.drafts.get_mut(at).ok_or(missing)?;
+                // A chain of actions hands one draft on: copies of all of them would add up.
+                if self.uses.get(at) == Some(&1) { std::mem::take(state) } else { state.clone() }
             }
         })
     }

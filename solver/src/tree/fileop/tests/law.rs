@@ -92,7 +92,7 @@ proptest! {
         world.push(source, Root::Fd(1));
         let mut roots = Roots::default();
         let sources = world.inputs.iter().map(|input| Source::new(input, &mut roots)).collect();
-        let mut run = Run { sources, roots, drafts: Vec::new(), host: &world.host, now: Timestamp::from_secs(99), alone: false };
+        let mut run = Run { sources, roots, drafts: Vec::new(), host: &world.host, now: Timestamp::from_secs(99), alone: false, uses: Vec::new() };
         let mut input = FileInput::Input(0);
         for kind in actions {
             let action = FileAction { input, secondary: Some(FileInput::Input(1)), output: Some(0), kind };
