@@ -54,6 +54,39 @@ fn every_rung_and_driver_gives_the_same_digest() {
     assert!(digests.iter().all(|it| it.2 == digests[0].2), "{digests:?}");
 }
 
+/// What an overlay hides, copies and links, without what old versions of the helper lose.
+const HIDDEN: &str = "\
+FROM @BASE@
+RUN mkdir -p /d/e /o/a && echo a > /d/a && ln /d/a /d/b && ln -s a /d/l && echo x > /o/x && chown 5:6 /d/a
+RUN rm /d/b && echo more >> /d/a && rm -r /o && mkdir /o && echo y > /o/y && mkfifo /q && rm -r /d/e && mkdir -p /n/m && mknod /n/c c 1 3
+RUN --mount=type=cache,target=/c --mount=type=bind,from=made,target=/m,rw ls /o /d /n > /seen && echo z > /m/z && cp /m/f /c/ && mv /n/c /n/d && rm /o/y
+COPY --from=made /f /copied
+RUN --mount=type=bind,from=made,target=/m ls /m /copied >> /seen; chown -R 7:8 /d; rm -r /usr/bin && mkdir /usr/bin
+";
+
+#[test]
+fn overlays_by_a_helper_give_the_same_digest() {
+    needs!(Root, Program("busybox"), Program("fuse-overlayfs"), Fuse);
+    let (space, _registry) = TestSpace::own_with_busybox();
+    let made = "FROM @BASE@ AS made\nRUN echo f > /f && mkdir /g\nRUN rm -r /g && echo h > /h\n";
+    space.write("Dockerfile", &format!("{made}{HIDDEN}"));
+    let mut digests = Vec::new();
+    for driver in ["overlay", "fuse-overlayfs", "plain"] {
+        let arguments = [
+            "--isolation=userns",
+            &format!("--snapshotter={driver}"),
+            "--no-cache",
+            "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+            "--iidfile=@OUT@/id",
+            "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
+        ];
+        let driver = format!("{driver} snapshots");
+        space.build(&arguments).success().says(&driver);
+        digests.push(space.read("out/id"));
+    }
+    assert!(digests.iter().all(|it| *it == digests[0]), "{digests:?}");
+}
+
 /// Gives its arguments the capability to bind low ports, and tells which have it.
 const CAPABILITY: &str = r#"
 #include <stdio.h>

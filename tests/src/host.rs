@@ -19,6 +19,8 @@ pub enum Need {
     Root,
     /// Debian's packages by network, or in a local copy.
     Debian,
+    /// File systems by programs.
+    Fuse,
 }
 
 /// Ends the test, loudly, unless the machine has everything that is named.
@@ -26,7 +28,7 @@ pub enum Need {
 macro_rules! needs {
     ($($need:expr),+ $(,)?) => {{
         #[allow(unused_imports, reason = "not every test names every kind")]
-        use $crate::host::Need::{Debian, Ids, Program, Root};
+        use $crate::host::Need::{Debian, Fuse, Ids, Program, Root};
         if $crate::host::lacks(&[$($need),+]) {
             return;
         }
@@ -66,6 +68,10 @@ impl Need {
             Self::Ids => ids_missing(),
             Self::Root => (!is_root()).then(|| "only root can set it up".to_owned()),
             Self::Debian => debian_missing(),
+            Self::Fuse => {
+                let opened = std::fs::File::open("/dev/fuse");
+                opened.err().map(|error| format!("/dev/fuse: {error}"))
+            }
         }
     }
 }

@@ -233,6 +233,7 @@ pub enum Progress {
 pub enum Snapshotter {
     Auto,
     Overlay,
+    FuseOverlayfs,
     Plain,
 }
 

@@ -190,6 +190,7 @@ pub fn worker(request: &Request, store: &Store) -> Result<Worker, Failure> {
     let snapshotter = match request.snapshotter {
         Snapshotter::Auto => launch::Snapshotter::Auto,
         Snapshotter::Overlay => launch::Snapshotter::Overlay,
+        Snapshotter::FuseOverlayfs => launch::Snapshotter::FuseOverlayfs,
         Snapshotter::Plain => launch::Snapshotter::Plain,
     };
     let isolation = isolation::wanted(request)?;

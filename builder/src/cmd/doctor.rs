@@ -7,6 +7,7 @@ mod text;
 
 use std::path::Path;
 
+use rbuild_solver::sandbox::fuse_overlayfs;
 use rbuild_solver::sandbox::host::{Explained, Facts, explain};
 use rbuild_solver::sandbox::probe::{self, Answer, Question};
 use rbuild_solver::sandbox::rung::Rung;
@@ -97,6 +98,8 @@ impl Report {
         let mounts = self.rung().is_some_and(|it| it != Rung::Chroot);
         if mounts && self.answer(Question::Overlay).is_ok() {
             "overlay"
+        } else if mounts && fuse_overlayfs().is_ok() {
+            "fuse-overlayfs if it keeps all modes and kinds of files, else plain"
         } else if self.answer(Question::Reflink).is_ok() {
             "plain, by shared blocks"
         } else {
@@ -107,7 +110,8 @@ impl Report {
     /// Why not by overlay; empty if they are, or nothing runs.
     fn why_plain(&self) -> String {
         let refused = self.answer(Question::Overlay).err().filter(|_| self.rung().is_some());
-        refused.map(|it| it.cause.clone()).unwrap_or_default()
+        let helper = || fuse_overlayfs().err().map(|it| format!("; {it}")).unwrap_or_default();
+        refused.map(|it| format!("{}{}", it.cause, helper())).unwrap_or_default()
     }
 
     /// What network a step has that asks for none in particular.

@@ -82,7 +82,11 @@ pub async fn check(
         let hint = "`rbuild doctor` shows what the store's place allows";
         return Err(Failure::new(Kind::Host, text).hint(hint));
     }
-    let driver = if found.overlay { "overlay" } else { "plain" };
+    let driver = match (found.overlay, found.helper) {
+        (true, false) => "overlay",
+        (true, true) => "fuse-overlayfs",
+        (false, _) => "plain",
+    };
     let why = if found.why.is_empty() { String::new() } else { format!(" ({})", found.why) };
     let line = format!("[internal] isolation {}, {driver} snapshots{why}", found.rung);
     solver.events.task(&line).end(Ok::<(), Failure>(()))

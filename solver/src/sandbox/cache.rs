@@ -10,8 +10,9 @@ use rbuild_store::lent;
 use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
+use super::fuse::Mounted;
 use super::tree_copy;
-use crate::snapshot::{Access, LayerStore};
+use crate::snapshot::{Access, LayerStore, Prepared, Rootfs};
 use crate::worker::proto::LayerId;
 
 /// What a new cache directory is like.
@@ -65,6 +66,7 @@ pub(super) fn open(
     dir: &Path,
     new: &New<'_>,
     is_lent: impl Fn(&Path) -> bool,
+    show: impl FnOnce(&Prepared) -> io::Result<(Rootfs, Option<Mounted>)>,
 ) -> Result<PathBuf, CacheError> {
     if !dir.components().all(|it| matches!(it, Component::Normal(_))) || dir.as_os_str().is_empty()
     {
@@ -92,7 +94,10 @@ pub(super) fn open(
         given.map_err(|errno| error(errno.into()))?;
     } else {
         let prepared = layers.prepare(new.base, Access::Read)?;
-        let copied = tree_copy::copy(prepared.rootfs(), new.selector, &inner);
+        let copied = show(&prepared).and_then(|(rootfs, mounted)| {
+            tree_copy::copy(&rootfs, new.selector, &inner)?;
+            mounted.map_or(Ok(()), Mounted::end)
+        });
         layers.discard(prepared)?;
         copied.map_err(error)?;
     }

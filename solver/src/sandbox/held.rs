@@ -4,12 +4,15 @@ use std::io;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
+use super::fuse::Mounted;
 use super::mounts::Tree;
 use super::parent::{Outcome, Waiting};
-use super::plan::HostPath;
+use super::plan::{HostPath, Pretend};
 use super::relay::Relay;
-use crate::snapshot::{Access, LayerStore, Prepared, Rootfs};
-use crate::worker::proto::{Committed, ExecMount, Failure, FailureKind, LayerId, MountSource};
+use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
+use crate::worker::proto::{
+    Committed, ExecMount, ExecRequest, Failure, FailureKind, LayerId, MountSource,
+};
 
 /// What was made ready for one step and must be committed or discarded.
 #[derive(Debug, Default)]
@@ -17,6 +20,8 @@ pub(super) struct Held {
     pub(super) root: Option<(Prepared, Option<LayerId>)>,
     pub(super) trees: Vec<(Prepared, Option<LayerId>)>,
     pub(super) relays: Vec<Relay>,
+    /// Overlays by a helper.
+    pub(super) mounted: Vec<Mounted>,
     pub(super) process: Option<Waiting>,
 }
 
@@ -50,33 +55,30 @@ impl Held {
         }
         Ok(())
     }
+}
 
-    /// The tree that the step sees as its root.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be made.
-    pub(super) fn root_tree(
-        &mut self,
-        layers: &LayerStore,
-        mount: &ExecMount,
-    ) -> Result<Tree, Failure> {
-        let MountSource::Tree { chain, selector, commit } = &mount.source else {
-            let text = "the root of a step is not a tree".to_owned();
-            return Err(Failure { kind: FailureKind::Bug, text });
-        };
-        if !selector.trim_matches('/').is_empty() {
-            return Err(Failure {
-                kind: FailureKind::User,
-                text: "a path within a tree cannot be the root of a step".to_owned(),
-            });
-        }
-        // Mount points may have to be made, even for a root that the step cannot write to.
-        let prepared = layers.prepare(chain, Access::Write).map_err(|it| it.to_failure())?;
-        let tree = tree(prepared.rootfs());
-        self.root = Some((prepared, commit.clone()));
-        Ok(tree)
+/// The tree that the step sees as its root, and the layer that what it writes becomes.
+///
+/// # Errors
+///
+/// If it cannot be made.
+pub(super) fn root_tree(
+    layers: &LayerStore,
+    mount: &ExecMount,
+) -> Result<(Prepared, Option<LayerId>), Failure> {
+    let MountSource::Tree { chain, selector, commit } = &mount.source else {
+        let text = "the root of a step is not a tree".to_owned();
+        return Err(Failure { kind: FailureKind::Bug, text });
+    };
+    if !selector.trim_matches('/').is_empty() {
+        return Err(Failure {
+            kind: FailureKind::User,
+            text: "a path within a tree cannot be the root of a step".to_owned(),
+        });
     }
+    // Mount points may have to be made, even for a root that the step cannot write to.
+    let prepared = layers.prepare(chain, Access::Write).map_err(|it| it.to_failure())?;
+    Ok((prepared, commit.clone()))
 }
 
 /// What of a prepared tree is mounted.
@@ -113,4 +115,19 @@ pub(super) fn remove_stubs(root: &Prepared, outcome: &Outcome) -> Result<(), Fai
                 format!("cannot remove mount points of a step from `{}`: {source}", dir.display());
             Failure { kind: FailureKind::Host, text }
         })
+}
+
+/// What the step's supervisor answers for. Most steps neither have devices in their trees nor make
+/// any, and looking at files costs nothing more there.
+pub(super) fn pretend(layers: &LayerStore, request: &ExecRequest) -> Result<Pretend, Failure> {
+    if layers.ownership() == Ownership::Recorded {
+        return Ok(Pretend::Ids);
+    }
+    let mut devices = request.args.iter().any(|it| it.contains("mknod"));
+    for mount in &request.mounts {
+        if let MountSource::Tree { chain, .. } = &mount.source {
+            devices = devices || layers.has_devices(chain).map_err(|it| it.to_failure())?;
+        }
+    }
+    Ok(if devices { Pretend::Devices } else { Pretend::NewDevices })
 }

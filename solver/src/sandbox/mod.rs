@@ -36,6 +36,7 @@ pub mod caps;
 pub mod cgroup;
 pub(crate) mod chroot;
 pub mod files;
+pub(crate) mod fuse;
 pub mod give_ids;
 mod held;
 mod hold;
@@ -52,6 +53,7 @@ mod overlay;
 pub mod parent;
 pub mod plan;
 pub mod probe;
+mod program;
 pub mod refusal;
 mod relay;
 pub mod resources;
@@ -72,4 +74,13 @@ mod tree_copy;
 /// What did not work.
 pub fn overlay_works_in(dir: &std::path::Path) -> Result<(), String> {
     overlay::works_in(dir)
+}
+
+/// Whether the helper `fuse-overlayfs` is installed and its device can be opened.
+///
+/// # Errors
+///
+/// What is missing.
+pub fn fuse_overlayfs() -> Result<(), String> {
+    fuse::program().map(drop)
 }

@@ -8,20 +8,22 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::held::{Held, remove_stubs, tree};
+use super::fuse::{self, Mounted};
+use super::held::{Held, pretend, remove_stubs, root_tree, tree};
 use super::hold::{Hold, Holder};
 use super::init::{STDERR, STDOUT};
+use super::mounts::Tree;
 use super::mounts::{self, Layout, Mount, Source, System};
 use super::network::{self, Lease, Networks};
 use super::parent::{End, Killer, Outcome, RunError, Starting, Waiting};
 use super::plan::{HostPath, Litter, Plan, Pretend, Process};
 use super::relay::Relay;
 use super::{caps, chroot, files, limits};
-use crate::snapshot::{Access, LayerStore, Ownership};
+use crate::snapshot::{Access, LayerStore, Prepared};
 use crate::worker::proto::{
     Answer, Committed, ExecMount, ExecRequest, Expected, Failure, FailureKind, FdIndex,
     MountSource, Network,
@@ -33,10 +35,13 @@ const FLATTENED: &str = "rbuild: warning: another program listens to the system 
     all files of this step belong to root in the image\n";
 
 /// How the steps of a worker are held.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Way {
     /// In namespaces, with mounts.
-    Namespaces,
+    Namespaces {
+        /// The helper that makes overlays, where the kernel cannot.
+        fuse: Option<PathBuf>,
+    },
     /// With neither: see [`super::chroot`].
     Chroot,
 }
@@ -52,6 +57,8 @@ pub struct Steps {
     generated: Mutex<BTreeMap<String, PathBuf>>,
     networks: Networks,
     holder: Holder,
+    /// How many overlays a helper has made.
+    mounts: AtomicU64,
     caches: chroot::Caches,
     stock: chroot::Stock,
     keepers: chroot::Keepers,
@@ -78,17 +85,18 @@ impl Steps {
             fs::create_dir_all(work.join("mnt").join(dir))?;
         }
         Ok(Self {
-            way,
             store: store.to_owned(),
             work: work.to_owned(),
-            program: match way {
-                Way::Namespaces => program(&work.join("program")),
+            program: match &way {
+                Way::Namespaces { .. } => super::program::bound(&work.join("program")),
                 // A step has no /proc that leads to it.
                 Way::Chroot => PathBuf::from("/proc/self/exe"),
             },
+            way,
             generated: Mutex::default(),
             networks: Networks::new(network.clone()),
             holder: Holder::default(),
+            mounts: AtomicU64::default(),
             caches: chroot::Caches::default(),
             stock: chroot::Stock::new(work.join("stock")),
             keepers: chroot::Keepers::default(),
@@ -119,17 +127,22 @@ impl Steps {
         let succeeded = matches!(&outcome, Ok(outcome) if matches!(outcome.end, End::Code(0)));
         // Nobody writes to the tree any more. An overlay's upper directory may be read while the
         // kernel takes the overlay off; a tree of our own has mounts in it until then.
-        let overlaid = matches!(&held.root, Some((root, _)) if root.is_overlay());
+        let overlaid =
+            matches!(&held.root, Some((root, _)) if root.is_overlay()) && held.mounted.is_empty();
         let mut process = held.process.take();
         if let Some(process) = process.take_if(|_| !(succeeded && overlaid)) {
             process.end();
         }
+        // A helper's overlays are off before anybody looks at what was written.
+        let mut taken_off = std::mem::take(&mut held.mounted).into_iter();
+        let taken_off = taken_off.try_for_each(Mounted::end).map_err(|error| host(&error));
         if !succeeded {
             // The step's own failure says more than one of the cleaning.
             drop(held.discard(layers));
             return outcome.map(|outcome| answer(&outcome, Vec::new(), (hold, notes)));
         }
         let outcome = outcome?;
+        taken_off?;
         if let Some((root, _)) = &held.root {
             remove_stubs(root, &outcome)?;
             layers.keep_records(root, &outcome.records).map_err(|it| it.to_failure())?;
@@ -149,6 +162,10 @@ impl Steps {
     /// As the step itself would have.
     pub fn expect(&self, expected: Expected) -> Result<Answer, Failure> {
         let Expected { network, insecure, shm_size } = expected;
+        if self.fuse().is_some() {
+            // A process would not see what is mounted after it has started.
+            return Ok(Answer::Done);
+        }
         if self.way == Way::Chroot {
             self.keepers.start(&self.program).map_err(|it| refused(&it))?;
             return Ok(Answer::Done);
@@ -164,7 +181,7 @@ impl Steps {
     }
 
     fn lease(&self, network: Network, all: bool) -> Result<Lease<'_>, Failure> {
-        let asked = match (self.way, network) {
+        let asked = match (&self.way, network) {
             // There is the container's network, and the build has said so.
             (Way::Chroot, Network::Default) if self.networks.is_a_matter_of_choice() => {
                 Network::Host
@@ -212,7 +229,8 @@ impl Steps {
         let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
         let known = held.root.as_ref().map(|it| layers.known_records(&it.0)).transpose();
         let known = known.map_err(|it| it.to_failure())?.unwrap_or_default();
-        let waiting = self.process(&layout.system, request.another).map_err(|it| refused(&it))?;
+        let another = request.another && self.fuse().is_none();
+        let waiting = self.process(&layout.system, another).map_err(|it| refused(&it))?;
         let waiting = held.process.insert(waiting);
         let outcome = waiting
             .run(&plan, &passed, killer, (&view, &known))
@@ -255,6 +273,24 @@ impl Steps {
         Ok(outcome)
     }
 
+    /// Who makes overlays, if the kernel does not.
+    fn fuse(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Namespaces { fuse } => fuse.as_deref(),
+            Way::Chroot => None,
+        }
+    }
+
+    /// What is mounted of a prepared tree.
+    fn tree(&self, prepared: &Prepared, mounted: &mut Vec<Mounted>) -> Result<Tree, Failure> {
+        let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+        let at = || self.work.join("fuse").join(number.to_string());
+        let (rootfs, new) =
+            fuse::shown(self.fuse(), prepared.rootfs(), at).map_err(|error| host(&error))?;
+        mounted.extend(new);
+        Ok(tree(&rootfs))
+    }
+
     /// Where mounts are put together.
     fn scratch(&self) -> HostPath {
         self.work.join("mnt").into()
@@ -288,7 +324,10 @@ impl Steps {
         let mut others = Vec::new();
         for mount in &request.mounts {
             if mount.dest == "/" {
-                root = Some((held.root_tree(layers, mount)?, mount.readonly));
+                let prepared = root_tree(layers, mount)?;
+                let tree = self.tree(&prepared.0, &mut held.mounted)?;
+                held.root = Some(prepared);
+                root = Some((tree, mount.readonly));
             } else {
                 let source = self.source(layers, mount, fds, passed, held)?;
                 let (at, readonly) = (mount.dest.clone(), mount.readonly);
@@ -342,15 +381,19 @@ impl Steps {
             MountSource::Tree { chain, selector, commit } => {
                 let access = if mount.readonly { Access::Read } else { Access::Write };
                 let prepared = layers.prepare(chain, access).map_err(|it| it.to_failure())?;
-                let tree = tree(prepared.rootfs());
+                let tree = self.tree(&prepared, &mut held.mounted)?;
                 held.trees.push((prepared, commit.clone()));
                 Ok(Source::Tree { tree, selector: selector.clone() })
             }
             MountSource::Cache { dir, base, selector, mode, uid, gid } => {
                 let new = super::cache::New { base, selector, mode: *mode, uid: *uid, gid: *gid };
                 let is_lent = |dir: &Path| self.caches.has(dir);
-                let dir = super::cache::open(layers, &self.store, dir, &new, is_lent)
-                    .map_err(|error| host(&error))?;
+                let dir = super::cache::open(layers, &self.store, dir, &new, is_lent, |prepared| {
+                    let number = self.mounts.fetch_add(1, Ordering::Relaxed);
+                    let at = || self.work.join("fuse").join(number.to_string());
+                    fuse::shown(self.fuse(), prepared.rootfs(), at)
+                })
+                .map_err(|error| host(&error))?;
                 Ok(Source::Host(dir.into()))
             }
             MountSource::Tmpfs { size } => Ok(Source::Tmpfs { size: *size }),
@@ -390,24 +433,6 @@ fn tell(outcome: &Outcome, errors: BorrowedFd<'_>) {
     }
 }
 
-/// This program, bound read-only to the new file `at`.
-///
-/// A step can have the kernel execute `/proc/self/exe`, as its command or as the interpreter of a
-/// script, while that is still this program, and the user whom the step's root stands for owns it.
-/// Through a mount that cannot be written to it stays what it is (compare CVE-2019-5736).
-fn program(at: &Path) -> PathBuf {
-    let own = PathBuf::from("/proc/self/exe");
-    let bind = || -> io::Result<()> {
-        fs::write(at, "")?;
-        // The link itself leads into the mount namespace that this process came from.
-        super::mount_api::bind_read_only(&fs::read_link(&own)?, at).map_err(io::Error::other)?;
-        let (bound, running) = (fs::metadata(at)?, fs::metadata(&own)?);
-        let same = (bound.dev(), bound.ino()) == (running.dev(), running.ino());
-        if same { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotFound)) }
-    };
-    if bind().is_ok() { at.to_owned() } else { own }
-}
-
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write `{path}`")]
 struct WriteError {
@@ -417,21 +442,6 @@ struct WriteError {
 
 fn has_kcore() -> bool {
     Path::new("/proc/kcore").exists()
-}
-
-/// What the step's supervisor answers for. Most steps neither have devices in their trees nor make
-/// any, and looking at files costs nothing more there.
-fn pretend(layers: &LayerStore, request: &ExecRequest) -> Result<Pretend, Failure> {
-    if layers.ownership() == Ownership::Recorded {
-        return Ok(Pretend::Ids);
-    }
-    let mut devices = request.args.iter().any(|it| it.contains("mknod"));
-    for mount in &request.mounts {
-        if let MountSource::Tree { chain, .. } = &mount.source {
-            devices = devices || layers.has_devices(chain).map_err(|it| it.to_failure())?;
-        }
-    }
-    Ok(if devices { Pretend::Devices } else { Pretend::NewDevices })
 }
 
 fn process(request: &ExecRequest, pretend: Pretend) -> Result<Process, Failure> {

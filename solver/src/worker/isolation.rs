@@ -13,6 +13,8 @@ pub struct Isolation {
     pub rung: &'static str,
     /// Whether snapshots are overlays.
     pub overlay: bool,
+    /// Whether these are made by `fuse-overlayfs`.
+    pub helper: bool,
     /// Why a stronger rung or driver was refused; empty if none was.
     pub why: String,
     /// The rungs that the host refuses, with causes and ways out.
@@ -33,8 +35,12 @@ pub(super) fn foresee(setup: &Setup, answers: &Answers) -> Option<Isolation> {
                     _ if rung == Rung::Chroot => Err(String::new()),
                     Snapshotter::Auto => answers.overlay(|| Facts::of(&setup.store)),
                     Snapshotter::Plain => Err(String::new()),
-                    Snapshotter::Overlay => return None,
+                    Snapshotter::Overlay | Snapshotter::FuseOverlayfs => return None,
                 };
+                let may_help = setup.snapshotter == Snapshotter::Auto && rung != Rung::Chroot;
+                if overlay.is_err() && may_help && crate::sandbox::fuse::program().is_ok() {
+                    return None;
+                }
                 let unsuited = answers.suited(overlay.is_ok()).err();
                 let unsuited = unsuited.map(|it| explain(it, &Facts::of(&setup.store)));
                 let found = Isolation::new(rung, &overlay, explained(refused));
@@ -61,13 +67,14 @@ impl Isolation {
         let plain = overlay.as_ref().err().filter(|it| !it.is_empty());
         let plain = plain.iter().map(|it| format!("no overlay: {it}"));
         let why = rungs.chain(plain).collect::<Vec<_>>().join("; ");
-        Self { rung: rung.name(), overlay: overlay.is_ok(), why, refused, unsuited: None }
+        let overlay = overlay.is_ok();
+        Self { rung: rung.name(), overlay, helper: false, why, refused, unsuited: None }
     }
 
     /// Without any.
     pub(super) fn none(refused: Vec<(Rung, Explained)>) -> Self {
         let why = refused.first().map(|it| it.1.to_string()).unwrap_or_default();
-        Self { rung: "none", overlay: false, why, refused, unsuited: None }
+        Self { rung: "none", overlay: false, helper: false, why, refused, unsuited: None }
     }
 
     /// What a worker that has started says about the host.
@@ -76,6 +83,9 @@ impl Isolation {
             (true, _) => Ok(()),
             (false, why) => Err(why.clone().unwrap_or_default()),
         };
-        Self::new(launched.rung, &overlay, explained(launched.refused.clone()))
+        let found = Self::new(launched.rung, &overlay, explained(launched.refused.clone()));
+        let flaw = launched.why_plain.iter().filter(|_| launched.helper).cloned();
+        let why = [found.why].into_iter().filter(|it| !it.is_empty()).chain(flaw);
+        Self { helper: launched.helper, why: why.collect::<Vec<_>>().join("; "), ..found }
     }
 }

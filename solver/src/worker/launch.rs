@@ -52,6 +52,8 @@ pub enum Snapshotter {
     Auto,
     /// Overlay; anything else is an error.
     Overlay,
+    /// Overlay by the helper `fuse-overlayfs`; anything else is an error.
+    FuseOverlayfs,
     /// Whole trees by reflink or copy.
     Plain,
 }
@@ -70,8 +72,10 @@ pub enum Boot {
     Unshared,
     /// It takes requests.
     Ready {
-        /// The snapshots that it makes.
+        /// Whether its snapshots are overlays.
         overlay: bool,
+        /// Whether these are made by a helper.
+        helper: bool,
         /// Why not by overlay, where that was to be found out.
         why_plain: Option<String>,
     },
@@ -104,12 +108,21 @@ pub struct Launched {
     pub map: MapName,
     /// Whether its snapshots are overlays.
     pub overlay: bool,
+    /// Whether these are made by a helper.
+    pub helper: bool,
     /// Why not, where that was to be found out.
     pub why_plain: Option<String>,
     /// How steps are held.
     pub rung: Rung,
     /// Stronger rungs, and why the host refuses them.
     pub refused: Vec<(Rung, Refusal)>,
+}
+
+/// How a worker makes its snapshots: see [`Launched`].
+struct Snapshots {
+    overlay: bool,
+    helper: bool,
+    why_plain: Option<String>,
 }
 
 /// Why one rung cannot be had.
@@ -175,9 +188,10 @@ fn climb(setup: &Setup, rung: Rung) -> Result<Launched, Failed> {
         .spawn()
         .map_err(LaunchError::Spawn)?;
     match handshake(setup, rung, &ours, child.id()) {
-        Ok((map, overlay, why_plain)) => {
+        Ok((map, Snapshots { overlay, helper, why_plain })) => {
             let refused = Vec::new();
-            Ok(Launched { child, socket: ours, map, overlay, why_plain, rung, refused })
+            let (socket, map) = (ours, map);
+            Ok(Launched { child, socket, map, overlay, helper, why_plain, rung, refused })
         }
         Err(error) => {
             // It ends by itself when its socket does; this is sooner.
@@ -193,7 +207,7 @@ fn handshake(
     rung: Rung,
     socket: &UnixStream,
     pid: u32,
-) -> Result<(MapName, bool, Option<String>), Failed> {
+) -> Result<(MapName, Snapshots), Failed> {
     let lost = |error: WireError| LaunchError::Lost(Some(error));
     let answer = || -> Result<Boot, LaunchError> {
         let got = wire::receive::<Boot>(socket.as_fd()).map_err(lost)?;
@@ -204,8 +218,8 @@ fn handshake(
     let key = match (answer()?, rung) {
         (Boot::Unshared, Rung::Userns) => write_maps(pid),
         (Boot::Unshared, Rung::UsernsSingle) => write_single(&pid.to_string(), own_ids()),
-        (Boot::Ready { overlay, why_plain }, Rung::Chroot) => {
-            return Ok((MapName::Root, overlay, why_plain));
+        (Boot::Ready { overlay, helper, why_plain }, Rung::Chroot) => {
+            return Ok((MapName::Root, Snapshots { overlay, helper, why_plain }));
         }
         (Boot::Refused(refusal), _) => Err(refusal),
         (Boot::Unshared | Boot::Ready { .. }, _) => return Err(LaunchError::Lost(None).into()),
@@ -213,7 +227,9 @@ fn handshake(
     let key = key.map_err(Failed::Refused)?;
     wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;
     match answer()? {
-        Boot::Ready { overlay, why_plain } => Ok((key, overlay, why_plain)),
+        Boot::Ready { overlay, helper, why_plain } => {
+            Ok((key, Snapshots { overlay, helper, why_plain }))
+        }
         Boot::Unshared => Err(LaunchError::Lost(None).into()),
         Boot::Refused(refusal) => Err(Failed::Refused(refusal)),
     }

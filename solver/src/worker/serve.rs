@@ -53,8 +53,9 @@ fn start() -> Result<(), WireError> {
     };
     match enter(&setup, &socket) {
         Ok(Some(worker)) => {
-            let (overlay, why_plain) = (worker.overlay, worker.why_plain.clone());
-            wire::send(socket.as_fd(), &Boot::Ready { overlay, why_plain }, &[])?;
+            let (overlay, helper) = (worker.overlay, worker.helper);
+            let why_plain = worker.why_plain.clone();
+            wire::send(socket.as_fd(), &Boot::Ready { overlay, helper, why_plain }, &[])?;
             worker.serve(&socket)
         }
         Ok(None) => Ok(()),
@@ -107,22 +108,24 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
 
     let work = scratch(&setup.store)?;
-    let steps = Steps::new(&setup.store, &work, &setup.network, Way::Namespaces)
-        .map_err(refused("mkdir(2) in a tmpfs"))?;
     let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
     let store = Store::attach(path).map_err(|error| unusable(&error))?;
-    let (overlay, why_plain) = choose(setup, &store)?;
+    let Chosen { overlay, helper, why_plain } = choose(setup, &store)?;
+    let way = Way::Namespaces { fuse: helper.clone() };
+    let steps = Steps::new(&setup.store, &work, &setup.network, way)
+        .map_err(refused("mkdir(2) in a tmpfs"))?;
     let key = mapped.key.key();
     let ownership = mapped.key.ownership();
     let layers = LayerStore::of(Arc::new(store), key, ownership, driver(overlay));
-    Ok(Some(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay, why_plain }))
+    let (steps, layers, helper) = (Arc::new(steps), Arc::new(layers), helper.is_some());
+    Ok(Some(Worker { steps, layers, overlay, helper, why_plain }))
 }
 
 /// The worker of a place without namespaces, if it allows what the rung `chroot` needs.
 fn stay(setup: &Setup) -> Result<Worker, Stop> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(refused("prctl(PR_SET_PDEATHSIG)"))?;
-    if setup.snapshotter == Snapshotter::Overlay {
+    if matches!(setup.snapshotter, Snapshotter::Overlay | Snapshotter::FuseOverlayfs) {
         let detail = "the rung `chroot` cannot mount".to_owned();
         let call = "an overlay in the store".to_owned();
         return Err(Stop::Refused(Refusal { call, errno: 0, detail }));
@@ -137,7 +140,8 @@ fn stay(setup: &Setup) -> Result<Worker, Stop> {
         .map_err(refused("mkdir(2) in the store"))?;
     let key = MapName::Root;
     let layers = LayerStore::of(store, key.key(), key.ownership(), driver(false));
-    Ok(Worker { steps: Arc::new(steps), layers: Arc::new(layers), overlay: false, why_plain: None })
+    let (steps, layers) = (Arc::new(steps), Arc::new(layers));
+    Ok(Worker { steps, layers, overlay: false, helper: false, why_plain: None })
 }
 
 fn unusable(error: &StoreError) -> Stop {
@@ -156,26 +160,57 @@ fn scratch(store: &Path) -> Result<PathBuf, Stop> {
     Ok(dir)
 }
 
-/// Whether snapshots are overlays, found out by making one in the store itself.
-fn choose(setup: &Setup, store: &Store) -> Result<(bool, Option<String>), Stop> {
-    let snapshotter = setup.snapshotter;
-    if snapshotter == Snapshotter::Plain {
-        return Ok((false, None));
-    }
-    match &setup.overlay {
-        Some(Ok(())) => return Ok((true, None)),
-        Some(Err(why)) => return Ok((false, Some(why.clone()))),
-        None => {}
-    }
+/// How trees of steps are put together.
+struct Chosen {
+    overlay: bool,
+    /// Who makes overlays, if the kernel cannot.
+    helper: Option<PathBuf>,
+    /// Why not by the kernel's overlay; of a helper, what it does otherwise.
+    why_plain: Option<String>,
+}
+
+/// How snapshots are made, found out by making one in the store itself.
+fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
     // Below this process's own directory, which no other process sweeps.
-    let place = store.temp().path("overlay").map_err(|error| unusable(&error))?;
-    match crate::sandbox::overlay_works_in(&place) {
-        Ok(()) => Ok((true, None)),
-        Err(error) if snapshotter == Snapshotter::Auto => Ok((false, Some(error))),
-        Err(detail) => {
-            let call = "an overlay in the store".to_owned();
-            Err(Stop::Refused(Refusal { call, errno: 0, detail }))
+    let place = || store.temp().path("overlay").map_err(|error| unusable(&error));
+    let kernels = || Chosen { overlay: true, helper: None, why_plain: None };
+    let call = |name: &str| format!("an overlay in the store{name}");
+    let by_helper = || -> Result<Result<Chosen, String>, Stop> {
+        let found = crate::sandbox::fuse::works_in(&place()?);
+        Ok(found.map(|it| {
+            let why_plain = it.flaw.map(str::to_owned);
+            Chosen { overlay: true, helper: Some(it.program), why_plain }
+        }))
+    };
+    let refuse = |call, detail| Err(Stop::Refused(Refusal { call, errno: 0, detail }));
+    match (setup.snapshotter, &setup.overlay) {
+        (Snapshotter::Plain, _) => Ok(Chosen { overlay: false, helper: None, why_plain: None }),
+        (Snapshotter::Auto, Some(Ok(()))) => Ok(kernels()),
+        (Snapshotter::Auto, known) => {
+            let why = match known {
+                Some(Err(why)) => why.clone(),
+                _ => match crate::sandbox::overlay_works_in(&place()?) {
+                    Ok(()) => return Ok(kernels()),
+                    Err(why) => why,
+                },
+            };
+            // What makes another image is used only if it is asked for.
+            let no_helper = match by_helper()? {
+                Ok(Chosen { why_plain: Some(flaw), .. }) => flaw,
+                Ok(chosen) => return Ok(chosen),
+                Err(no_helper) => no_helper,
+            };
+            let why_plain = Some(format!("{why}; {no_helper}"));
+            Ok(Chosen { overlay: false, helper: None, why_plain })
         }
+        (Snapshotter::Overlay, _) => match crate::sandbox::overlay_works_in(&place()?) {
+            Ok(()) => Ok(kernels()),
+            Err(detail) => refuse(call(""), detail),
+        },
+        (Snapshotter::FuseOverlayfs, _) => match by_helper()? {
+            Ok(chosen) => Ok(chosen),
+            Err(detail) => refuse(call(" by fuse-overlayfs"), detail),
+        },
     }
 }
 
@@ -183,6 +218,7 @@ struct Worker {
     steps: Arc<Steps>,
     layers: Arc<LayerStore>,
     overlay: bool,
+    helper: bool,
     why_plain: Option<String>,
 }
 

@@ -138,7 +138,7 @@ impl Helper {
         let (heard, said) = mpsc::channel();
         // The thread lives as long as the program, which dies with it.
         let work = move || {
-            let child = spawn(program, found, handle.as_fd());
+            let child = spawn(program, &found, handle.as_fd());
             drop(handle);
             if let Some(mut child) = report(child, &tell) {
                 if let Some(words) = child.stderr.take() {
@@ -238,7 +238,7 @@ fn texts(server: &str, host: &str) -> String {
     text
 }
 
-fn spawn(program: Program, found: PathBuf, namespace: BorrowedFd<'_>) -> Result<Child, Refused> {
+fn spawn(program: Program, found: &Path, namespace: BorrowedFd<'_>) -> Result<Child, Refused> {
     let refused = |error: &dyn std::error::Error| Refused(chain(error));
     let (ours, theirs) = UnixStream::pair().map_err(|error| refused(&error))?;
     let child = Command::new("/proc/self/exe")
@@ -250,9 +250,19 @@ fn spawn(program: Program, found: PathBuf, namespace: BorrowedFd<'_>) -> Result<
         .spawn()
         .map_err(|error| refused(&error))?;
     // Standard input is in the way of nobody once it is taken.
-    let start = Start { program: found, arguments: program.arguments(NAMESPACE) };
-    wire::send(ours.as_fd(), &start, &[namespace]).map_err(|error| refused(&error))?;
+    tell(&ours, found, program.arguments(NAMESPACE), namespace).map_err(|error| refused(&error))?;
     Ok(child)
+}
+
+/// Tells `rbuild helper` at the other end what to become, with `stdin` as its standard input.
+pub(in crate::sandbox) fn tell(
+    socket: &UnixStream,
+    program: &Path,
+    arguments: Vec<String>,
+    stdin: BorrowedFd<'_>,
+) -> Result<(), wire::WireError> {
+    let start = Start { program: program.to_owned(), arguments };
+    wire::send(socket.as_fd(), &start, &[stdin])
 }
 
 /// Keeps the beginning of what a program says, and takes the rest.
