@@ -160,6 +160,17 @@ impl Fixtures {
         Ok(self.context(&name))
     }
 
+    /// One COPY of so many files, each named.
+    pub(super) fn sources(&self, sources: u32) -> Outcome<PathBuf> {
+        let (name, mut text) = (format!("sources-{sources}"), String::from("FROM scratch\nCOPY"));
+        for source in 0..sources {
+            write(&self.context(&name).join(format!("f{source}")), format!("{source}\n"))?;
+            write!(text, " f{source}").expect("writing to memory");
+        }
+        self.dockerfile(&name, &(text + " /d/\n"))?;
+        Ok(self.context(&name))
+    }
+
     fn files(&self, name: &str, (folders, files, size): (u32, u32, usize)) -> Outcome<PathBuf> {
         let context = self.context(name);
         if context.join("Dockerfile").exists() {

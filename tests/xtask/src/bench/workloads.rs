@@ -1,12 +1,13 @@
 //! The workloads. Each answers for one builder and one round with a value for each of its measures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::builders::{Builder, Output};
 use super::measure::{peak_megabytes, seconds};
 use super::{Bench, fixtures};
 use crate::registry::Registry;
 use crate::run::Outcome;
+use fixtures::Fixtures;
 
 /// The values of one run, by measure.
 type Values = Vec<(&'static str, f64)>;
@@ -87,21 +88,41 @@ pub(super) const WORKLOADS: &[Workload] = &[
     ),
     growth(
         "S1",
-        "more RUN, cold",
-        &["of 10 steps: a step, s", "of 100 steps: a step, s", "of 1000 steps: a step, s"],
-        more_steps,
+        "more RUN: a step",
+        &[
+            "10: cold, ms",
+            "10: again, ms",
+            "100: cold, ms",
+            "100: again, ms",
+            "1000: cold, ms",
+            "1000: again, ms",
+        ],
+        |bench, builder, _| growing(bench, builder, &S1, Fixtures::chain),
     ),
     growth(
         "S2",
-        "COPY of more files, cold",
-        &["5 thousand: 1000 files, s", "50 thousand: 1000 files, s", "500 thousand: 1000 files, s"],
-        more_files,
+        "COPY of more files: 1000 files",
+        &[
+            "5: cold, ms",
+            "5: again, ms",
+            "50: cold, ms",
+            "50: again, ms",
+            "500: cold, ms",
+            "500: again, ms",
+        ],
+        |bench, builder, _| growing(bench, builder, &S2, Fixtures::thousands),
     ),
     growth(
         "S3",
-        "more stages, cold",
-        &["of 50 stages: a stage, s", "of 500 stages: a stage, s"],
-        more_stages,
+        "more stages: a stage",
+        &["50: cold, ms", "50: again, ms", "500: cold, ms", "500: again, ms"],
+        |bench, builder, _| growing(bench, builder, &S3, Fixtures::fan),
+    ),
+    growth(
+        "S4",
+        "one COPY of more sources: a source",
+        &["200: cold, ms", "200: again, ms", "2000: cold, ms", "2000: again, ms"],
+        |bench, builder, _| growing(bench, builder, &S4, Fixtures::sources),
     ),
 ];
 
@@ -249,44 +270,39 @@ fn one_shot(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     Ok(values)
 }
 
-fn more_steps(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
-    let mut values = Vec::new();
-    for (steps, measure) in [
-        (10, "of 10 steps: a step, s"),
-        (100, "of 100 steps: a step, s"),
-        (1000, "of 1000 steps: a step, s"),
-    ] {
-        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-        let context = bench.fixtures.chain(steps)?;
-        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
-        values.push((measure, taken / f64::from(steps)));
-    }
-    Ok(values)
-}
+/// Sizes of a workload that grows, each with what is measured: cold, and again with all in the cache.
+type Sizes = [(u32, &'static str, &'static str)];
 
-fn more_files(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
-    let mut values = Vec::new();
-    for (thousands, measure) in [
-        (5, "5 thousand: 1000 files, s"),
-        (50, "50 thousand: 1000 files, s"),
-        (500, "500 thousand: 1000 files, s"),
-    ] {
-        let context = bench.fixtures.thousands(thousands)?;
-        with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
-        values.push((measure, taken / f64::from(thousands)));
-    }
-    Ok(values)
-}
+const S1: [(u32, &str, &str); 3] = [
+    (10, "10: cold, ms", "10: again, ms"),
+    (100, "100: cold, ms", "100: again, ms"),
+    (1000, "1000: cold, ms", "1000: again, ms"),
+];
+const S2: [(u32, &str, &str); 3] = [
+    (5, "5: cold, ms", "5: again, ms"),
+    (50, "50: cold, ms", "50: again, ms"),
+    (500, "500: cold, ms", "500: again, ms"),
+];
+const S3: [(u32, &str, &str); 2] =
+    [(50, "50: cold, ms", "50: again, ms"), (500, "500: cold, ms", "500: again, ms")];
+const S4: [(u32, &str, &str); 2] =
+    [(200, "200: cold, ms", "200: again, ms"), (2000, "2000: cold, ms", "2000: again, ms")];
 
-fn more_stages(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
+/// Milliseconds for one of what there is more of.
+fn growing(
+    bench: &Bench,
+    builder: &mut Builder,
+    sizes: &Sizes,
+    context: fn(&Fixtures, u32) -> Outcome<PathBuf>,
+) -> Outcome<Values> {
     let mut values = Vec::new();
-    for (stages, measure) in [(50, "of 50 stages: a stage, s"), (500, "of 500 stages: a stage, s")]
-    {
+    for &(size, cold, again) in sizes {
+        let context = context(&bench.fixtures, size)?;
         with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-        let context = bench.fixtures.fan(stages)?;
-        let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
-        values.push((measure, taken / f64::from(stages)));
+        for measure in [cold, again] {
+            let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+            values.push((measure, taken * 1000.0 / f64::from(size)));
+        }
     }
     Ok(values)
 }
