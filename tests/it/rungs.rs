@@ -181,3 +181,50 @@ fn a_rung_that_is_not_there_is_an_error_of_the_host() {
     assert_eq!(ran.code, Some(3), "{}", ran.story());
     assert!(ran.stderr.contains("--isolation=userns-single is weaker"), "{}", ran.story());
 }
+
+/// Becomes its arguments while somebody else listens to their system calls already.
+const LISTENS: &str = r"
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter allow = {6, 0, 0, SECCOMP_RET_ALLOW};
+    struct sock_fprog program = {1, &allow};
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    int fd = syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+    if (fd < 0 || fcntl(fd, F_SETFD, 0)) return 1;
+    execv(argv[1], argv + 1);
+    return 1;
+}
+";
+
+#[test]
+fn where_another_program_listens_owners_are_lost_and_it_is_said() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write_bytes("tmp/listens.c", LISTENS.as_bytes());
+    let listens = space.path("tmp/listens");
+    let compiled = std::process::Command::new("gcc")
+        .args(["-static", "-O1", "-o"])
+        .args([&listens, &space.path("tmp/listens.c")])
+        .status();
+    assert!(compiled.unwrap().success());
+    space.write("Dockerfile", "FROM @BASE@\nRUN echo x > /f && chown 5:6 /f && chmod 640 /f\n");
+    let out = ["--output", "type=oci,dest=@OUT@/image.tar"];
+    let rbuild = space.command(
+        &[&["build", "--progress=plain", "--isolation=userns-single"], &out[..], &["."]].concat(),
+    );
+    let mut outer = std::process::Command::new(listens);
+    outer.arg(rbuild.get_program()).args(rbuild.get_args()).env_clear();
+    outer.envs(rbuild.get_envs().filter_map(|it| Some((it.0, it.1?))));
+    outer.current_dir(space.path("context"));
+    let ran = space.as_runner(&mut outer).output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr);
+    assert!(ran.status.success() && told.contains("owners cannot be recorded"), "{told}");
+    let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
+    let file = tree.at("f");
+    assert_eq!((file.uid, file.gid, file.mode), (0, 0, 0o640));
+}
