@@ -205,6 +205,17 @@ fn a_step_does_not_reach_services_on_this_host() {
 }
 
 #[test]
+fn name_servers_can_be_given() {
+    needs!(Ids, Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN cp /etc/resolv.conf /seen\n");
+    let tree = space.image(&["--dns=192.0.2.1", "--dns=2001:db8::1"]).tree();
+    let seen = tree.read("seen");
+    assert!(seen.starts_with("nameserver 192.0.2.1\nnameserver 2001:db8::1\n"), "{seen}");
+    assert!(!tree.nodes.contains_key("etc/resolv.conf"), "it is no file of the image");
+}
+
+#[test]
 fn hosts_can_be_added() {
     needs!(Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
