@@ -102,6 +102,8 @@ pub fn copied<E: From<SelectError>>(
     } else {
         vec![written]
     };
+    let is_filtered = !op.include_patterns.is_empty() || !op.exclude_patterns.is_empty();
+    let follows = op.follow_symlink && is_filtered;
     // Sources as they were written, wildcards resolved: copies are named after them.
     let mut gather = Gather::new(source, roots, &sources, digests);
     let mut required: Vec<(&str, &[u8])> = op
@@ -117,6 +119,13 @@ pub fn copied<E: From<SelectError>>(
         pick::walk(&view, &top, &filter, |picked| {
             if picked.below.is_empty() && without_top {
                 return Ok(());
+            }
+            // Of a whole tree BuildKit follows each link that a pattern lets through.
+            let is_link = matches!(picked.node.inode().kind, Kind::Symlink { .. });
+            if is_link && follows && path.is_empty() && !picked.below.contains(&b'/') {
+                let link = String::from_utf8_lossy(picked.below);
+                let led = pick::source_path(&*view, &link, true).map_err(SelectError::from)?;
+                view.lookup(&led).ok_or_else(|| not_found(&view, &link, &led))?;
             }
             required.retain(|(_, wanted)| !picked.node.path().starts_with(wanted));
             gather.add(picked.node)

@@ -117,9 +117,8 @@ fn copy_one(
     settings: &Settings,
     (roots, alone): (&mut Roots, bool),
 ) -> Result<(), FileOpError> {
-    let maker = settings.owner.unwrap_or((0, 0));
     let make_dirs = |draft: &mut Draft, path: &[u8]| {
-        draft.make_dirs(path, settings.chmod.parents(), maker, settings.time)
+        draft.make_dirs(path, settings.chmod.parents(), settings.owner, settings.time)
     };
     // `/dir/` and `/dir/.` are directories, made if missing; of `/dir/file` only `/dir` is.
     let is_dir = matches!(dest.rsplit('/').next(), Some("" | "."));

@@ -15,6 +15,9 @@ use crate::tree::resolve::{Stat, Tree};
 use crate::tree::view::{Node, View};
 use crate::worker::proto::Content;
 
+/// The bit of a directory's mode that what is made in it inherits.
+const SET_GROUP_ID: u32 = 0o2000;
+
 /// A tree while actions change it. The default has nothing, not even a root: it stands in for one
 /// that was handed on.
 #[derive(Clone, Debug, Default)]
@@ -182,6 +185,18 @@ impl Draft {
         })
     }
 
+    /// Lets a directory that is made have what the kernel gives it: a set-group-id bit is passed
+    /// on, and with it the group, unless its owner is given.
+    pub(super) fn inherit(&mut self, parent: &Place<'_>, entry: &mut Entry, has_owner: bool) {
+        let above = self.entry_mut(parent);
+        if above.mode & SET_GROUP_ID != 0 {
+            entry.mode |= SET_GROUP_ID;
+            if !has_owner {
+                entry.gid = above.gid;
+            }
+        }
+    }
+
     /// Makes a directory at a name that is free.
     pub(super) fn make_dir<'v>(
         &mut self,
@@ -254,7 +269,7 @@ impl Draft {
     }
 
     /// Makes a directory and the missing ones above it, as `mkdir -p` does; returns the paths of
-    /// those that were made, topmost first.
+    /// those that were made, topmost first. Without an owner they are root's.
     ///
     /// # Errors
     ///
@@ -263,9 +278,10 @@ impl Draft {
         &mut self,
         path: &[u8],
         mode: u32,
-        (uid, gid): (u32, u32),
+        owner: Option<(u32, u32)>,
         time: Option<Timestamp>,
     ) -> Result<Vec<Vec<u8>>, FileOpError> {
+        let (uid, gid) = owner.unwrap_or((0, 0));
         let view = self.base();
         let mut place = Self::root(&view);
         let mut at = Vec::new();
@@ -281,6 +297,7 @@ impl Draft {
                     made.push(at.clone());
                     let mut entry = Entry::dir(Vec::new(), time.unwrap_or(self.now));
                     (entry.mode, entry.uid, entry.gid) = (mode, uid, gid);
+                    self.inherit(&place, &mut entry, owner.is_some());
                     Some(self.make_dir(&view, &place, name, entry))
                 }
             }

@@ -48,7 +48,7 @@ pub(super) fn mkdir(
 ) -> Result<(), FileOpError> {
     let path = resolve(draft, path.as_bytes(), true)?;
     if parents {
-        draft.make_dirs(&path, how.mode & 0o777, how.owner.unwrap_or((0, 0)), how.time)?;
+        draft.make_dirs(&path, how.mode & 0o777, how.owner, how.time)?;
         return Ok(());
     }
     let Some((parent, name)) = split(&path) else { return Ok(()) };
@@ -56,7 +56,8 @@ pub(super) fn mkdir(
     let place = draft.open(&view, parent).ok_or_else(|| missing(draft, "mkdir", &path))?;
     // Whatever is there: BuildKit takes "file exists" for success.
     if draft.find(&view, &place, name).is_none() {
-        let entry = how.entry(Kind::Dir { opaque: false }, draft.now());
+        let mut entry = how.entry(Kind::Dir { opaque: false }, draft.now());
+        draft.inherit(&place, &mut entry, how.owner.is_some());
         draft.make_dir(&view, &place, name, entry);
     }
     Ok(())

@@ -58,7 +58,7 @@ impl Archive<'_> {
         let Ok(Some(mut item)) = tar.next() else { return Ok(false) };
 
         let dest = resolve(draft, self.dest.as_bytes(), true)?;
-        draft.make_dirs(&dest, 0o755, self.owner.unwrap_or((0, 0)), self.time)?;
+        draft.make_dirs(&dest, 0o755, self.owner, self.time)?;
         let view = draft.base();
         let mut unpacker = Unpacker {
             draft,
@@ -170,7 +170,7 @@ impl<'a> Unpacker<'a, '_> {
     fn parent(&mut self, parent: &[u8]) -> Result<Vec<u8>, FileOpError> {
         let below = resolve(&Below { draft: self.draft, root: &self.dest }, parent, true)?;
         let path = below_root(&self.dest, &below);
-        self.draft.make_dirs(&path, 0o755, (0, 0), None)?;
+        self.draft.make_dirs(&path, 0o755, Some((0, 0)), None)?;
         Ok(path)
     }
 

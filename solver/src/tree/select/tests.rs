@@ -55,6 +55,22 @@ fn what_is_copied_counts() {
 }
 
 #[test]
+fn links_at_the_top_of_a_filtered_tree_lead_somewhere() {
+    let said = |tree: &str, line: &str| {
+        select(&[tree], line).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let missing = || Err("\"/l\": not found".to_owned());
+    assert_eq!(said("l->gone; a=1", "/ /x exclude:a"), missing());
+    assert_eq!(said("l->gone; a=1", "/ /x include:l"), missing());
+    assert_eq!(said("l->l", "/ /x include:l"), Err("too many links".to_owned()));
+    for line in ["/ /x", "/ /x include:a", "/ /x exclude:l"] {
+        assert_eq!(said("l->gone; a=1", line), Ok(()), "{line}");
+    }
+    assert_eq!(said("d/; d/l->gone; m->d", "/ /x exclude:a"), Ok(()));
+    assert_eq!(said("d/; d/l->gone", "/d /x exclude:a"), Ok(()));
+}
+
+#[test]
 fn paths_explain() {
     let names = |tree: &str| -> Vec<String> {
         of(tree, "/d /x").paths.into_iter().map(|(path, _)| path).collect()

@@ -63,6 +63,23 @@ fn directories_that_are_made_again_hide_the_old_ones() {
 }
 
 #[test]
+fn a_set_group_id_bit_is_passed_on_to_what_is_made() {
+    let world = World::new(&["g/ m2775 o1:50", "n=1; d/; d/e/ m700"]);
+    let made = world.run(vec![copy("/n /g/a/b/"), copy("/d /g/c"), copy("/n /g/o/ chown:7:8")]);
+    expect![[r#"
+        g/ m2775 o1:50 t99
+        g/a/ m2755 o0:50 t99
+        g/a/b/ m2755 o0:50 t99
+        g/a/b/n=1
+        g/c/ m2755 o0:50
+        g/c/e/ m700
+        g/o/ m2755 o7:8 t99
+        g/o/n=1 o7:8
+    "#]]
+    .assert_eq(&made);
+}
+
+#[test]
 fn files_and_links_are_made() {
     let world = World::new(&["d/ t1; f=old m600 o1:2 x.security.capability=c; l->d/new", "n=1"]);
     let mkfile = |path: &str, text: &str| FileActionKind::Mkfile {
