@@ -255,7 +255,7 @@ fn offer_debian(kept: &Path, packages: &str, name: &str, reference: &str) -> Out
         }
         run(command.arg("bookworm").arg(&tar))?;
         let second = kept.join(format!("{name}-second.tar"));
-        let folders = ["usr/share/zoneinfo", "usr/share/doc"];
+        let folders = ["usr/share/zoneinfo", "usr/share/perl", "usr/share/i18n"];
         let root = ["--ignore-failed-read", "--owner=0", "--group=0", "-C", "/"];
         run(Command::new("tar").arg("-cf").arg(&second).args(root).args(folders))?;
         remove_dir(&layout)?;

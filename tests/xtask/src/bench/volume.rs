@@ -19,14 +19,8 @@ pub(super) struct Volume {
 impl Volume {
     /// Makes the folder `path`, and mounts a fresh file system there if we are root.
     pub(super) fn make(path: &Path, user: Option<&Ids>) -> Outcome<Self> {
-        let image = path.with_extension("ext4");
         users::own_folder(path, user)?;
-        let mounted = user.is_some()
-            && succeeds(Command::new("truncate").args(["-s", SIZE]).arg(&image))
-            && succeeds(
-                Command::new("mkfs.ext4").args(["-q", "-F", "-O", "^has_journal"]).arg(&image),
-            )
-            && succeeds(Command::new("mount").args(["-o", "loop,noatime"]).arg(&image).arg(path));
+        let mounted = user.is_some() && mount_fresh(path);
         if mounted {
             users::own_folder(path, user)?;
         } else {
@@ -35,8 +29,13 @@ impl Volume {
         Ok(Self { path: path.to_owned(), mounted })
     }
 
-    /// Removes everything in it, whoever owns it.
-    pub(super) fn clear(&self, user: Option<&Ids>) -> Outcome {
+    /// Makes it as empty as it was: by another fresh file system if it can be, since ext4 looks for a
+    /// place beside what was just deleted; else by removing everything in it, whoever owns it.
+    pub(super) fn clear(&mut self, user: Option<&Ids>) -> Outcome {
+        if self.mounted && succeeds(Command::new("umount").arg(&self.path)) {
+            self.mounted = mount_fresh(&self.path);
+            return users::own_folder(&self.path, user).map(drop);
+        }
         let find = |program: &str, before: &[&str]| {
             let mut command = Command::new(program);
             command.args(before).arg(&self.path).args(["-mindepth", "1", "-delete"]);
@@ -49,6 +48,16 @@ impl Volume {
             find("unshare", &["--map-root-user", "--map-auto", "find"])
         }
     }
+}
+
+/// Mounts a new file system at `path`, and tells whether that went well.
+fn mount_fresh(path: &Path) -> bool {
+    let image = path.with_extension("ext4");
+    // What the one before took of the disk is given back.
+    drop(std::fs::remove_file(&image));
+    succeeds(Command::new("truncate").args(["-s", SIZE]).arg(&image))
+        && succeeds(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))
+        && succeeds(Command::new("mount").args(["-o", "loop,noatime"]).arg(&image).arg(path))
 }
 
 impl Drop for Volume {
