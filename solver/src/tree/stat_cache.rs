@@ -104,7 +104,7 @@ impl StatCache {
         find(&loaded.new, version).map(|at| digest(&loaded.new[at]))
     }
 
-    /// Remembers a digest that [`digest_file`] gave, unless the file changed just before.
+    /// Remembers the digest of a file that was read, unless the file changed just before.
     pub fn put(&mut self, version: Version, hashed: &Hashed) {
         if hashed.settled && hashed.version == version {
             let mut record = [0; size_of::<Record>()];
