@@ -37,6 +37,9 @@ use crate::worker::proto::LayerId;
 /// Largest file of stamps that is read.
 const MAX_STAMPS_BYTES: u64 = 4 << 30;
 
+/// Most trees that are kept for later steps: each can be as large as an image.
+const MAX_IDLE_TREES: usize = 8;
+
 /// What a step has changed in a tree.
 #[derive(Debug)]
 pub(crate) struct PlainDifference {
@@ -94,6 +97,30 @@ impl LayerStore {
         work.write("tree/stamps", &stamps.to_bytes())?;
         // Another step may have made the same tree: one is enough.
         drop(fs::rename(work.path.join("tree"), self.tree_path(chain)));
+        self.forget_old_trees(work)
+    }
+
+    /// Removes the trees that have waited longest for a step, if there are many.
+    fn forget_old_trees(&self, work: &WorkDir) -> Result<(), Error> {
+        let trees = self.layout().trees();
+        let entries = fs::read_dir(&trees)
+            .map_err(Error::io("read the directory", trees.as_os_str().as_encoded_bytes()))?;
+        let paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        let surplus = paths.len().saturating_sub(MAX_IDLE_TREES);
+        if surplus == 0 {
+            return Ok(());
+        }
+        // The stamps are written when a tree is given back.
+        let age =
+            |path: &PathBuf| fs::metadata(path.join("stamps")).and_then(|it| it.modified()).ok();
+        let mut by_age: Vec<_> = paths.into_iter().map(|path| (age(&path), path)).collect();
+        by_age.sort();
+        for (_, path) in &by_age[..surplus] {
+            // Whoever has renamed it away needs it.
+            if fs::rename(path, work.path.join("old")).is_ok() {
+                remove_tree(work.dir.as_fd(), b"old")?;
+            }
+        }
         Ok(())
     }
 

@@ -415,3 +415,19 @@ fn owners_that_the_host_cannot_hold_survive_a_step() {
         }
     });
 }
+
+#[test]
+fn few_trees_wait_for_a_step() {
+    let place = place(Driver::Plain);
+    let base = place.unpack(&archive("f a 1")).expect("unpacks");
+    for n in 0..20 {
+        let layer = place.unpack(&archive(&format!("f b {n}"))).expect("unpacks");
+        let prepared = place.layers.prepare(&[base.clone(), layer], Access::Write);
+        place
+            .layers
+            .commit(prepared.expect("prepares"), &LayerId(format!("{n:02}").into()))
+            .expect("commits");
+    }
+    let trees = fs::read_dir(place.layers.layout().trees()).expect("reads").count();
+    assert!((1..=8).contains(&trees), "{trees}");
+}
