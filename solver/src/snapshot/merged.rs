@@ -1,5 +1,7 @@
 //! A chain's merged tree with the place of each content: what is exported, copied or squashed.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::os::fd::{AsFd as _, OwnedFd};
 
 use rbuild_store::entry::{Entry, Kind, Timestamp};
@@ -77,15 +79,24 @@ impl LayerStore {
         Ok(Tree { entries, layers: open_path(&self.layout().layers())? })
     }
 
-    /// The same without the root, and with hard links where both names are still there.
+    /// The same without the root, and with hard links between the names that are still there.
     pub(crate) fn merged_with_links(&self, chain: &[LayerId], view: &View) -> Result<Tree, Error> {
         let mut tree = self.merged(chain, view)?;
+        // Of inodes whose first name is gone, the next one that is not.
+        let mut heirs: HashMap<(usize, Option<usize>), Vec<u8>> = HashMap::new();
         tree.entries.retain_mut(|(entry, _)| {
             let Some(node) = view.lookup(&entry.path) else { return true };
             let first = &node.inode().path;
             let is_link = !node.is_dir() && *first != entry.path;
             if is_link && is_visible(view, first, &node) {
                 entry.kind = Kind::Hardlink { target: first.clone() };
+            } else if is_link {
+                match heirs.entry((node.layer(), node.index())) {
+                    Slot::Occupied(heir) => {
+                        entry.kind = Kind::Hardlink { target: heir.get().clone() };
+                    }
+                    Slot::Vacant(slot) => drop(slot.insert(entry.path.clone())),
+                }
             }
             !entry.path.is_empty()
         });

@@ -255,7 +255,7 @@ fn links_to_files_of_layers_below_bring_them_up() {
 #[test]
 fn merged_trees_become_archives() {
     let place = place(Driver::Plain);
-    let base = place.unpack(&archive("d a\nf a/x 1\nh a/y a/x\nf z 1")).expect("one");
+    let base = place.unpack(&archive("d a\nf a/x 1\nh a/y a/x\nh b a/x\nf z 1")).expect("one");
     let top = place.unpack(&archive("w a/.wh.x\nf z 22")).expect("two");
     let mut bytes = Vec::new();
     let trees = [(String::new(), vec![base.clone(), top])];
@@ -267,6 +267,7 @@ fn merged_trees_become_archives() {
         &expect![[r#"
         d755 a
         f644 a/y 1
+        h644 b = a/y
         f644 z 2
     "#]],
     );
@@ -282,6 +283,7 @@ fn merged_trees_become_archives() {
         d755 linux_amd64/a
         f644 linux_amd64/a/x 1
         h644 linux_amd64/a/y = linux_amd64/a/x
+        h644 linux_amd64/b = linux_amd64/a/x
         f644 linux_amd64/z 1
         d755 linux_arm_v7
     "#]],
