@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::measure::peak_megabytes;
 use super::volume::Volume;
 use crate::run::{Failure, Outcome, output, program, write};
 use crate::users::{self, Ids};
@@ -126,6 +127,15 @@ impl Builder {
         format!("unix://{}", self.volume.path.join("buildkitd.sock").display())
     }
 
+    /// Megabytes that building a context takes at most, those of a daemon included.
+    pub(super) fn peak(&self, context: &Path, result: Output<'_>) -> Outcome<f64> {
+        let daemon = match &self.kind {
+            Kind::Buildkit { daemon } => daemon.as_ref().map(Child::id),
+            Kind::Rbuild { .. } | Kind::Buildah => None,
+        };
+        peak_megabytes(&mut self.build(context, result), daemon)
+    }
+
     /// The command that builds a context.
     pub(super) fn build(&self, context: &Path, result: Output<'_>) -> Command {
         match &self.kind {
@@ -229,7 +239,8 @@ impl Builder {
             .env("TMPDIR", &home);
         command.env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME").stdin(Stdio::null());
         if let Some(ids) = &self.user {
-            command.uid(ids.uid).gid(ids.gid);
+            // In a user namespace buildkitd takes itself for the host's root unless this names another.
+            command.uid(ids.uid).gid(ids.gid).env("USER", users::TEST_USER);
         }
         command
     }

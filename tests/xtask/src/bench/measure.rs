@@ -29,19 +29,21 @@ pub(super) fn seconds(command: &mut Command) -> Outcome<f64> {
     )))
 }
 
-/// The most anonymous memory, in megabytes, that a command and its descendants have at one time.
+/// The most anonymous memory, in megabytes, that a command, the daemon that works for it and the
+/// descendants of both have at one time.
 ///
 /// Looking costs processor time, so this is never done in a run that is timed.
-pub(super) fn peak_megabytes(command: &mut Command) -> Outcome<f64> {
+pub(super) fn peak_megabytes(command: &mut Command, daemon: Option<u32>) -> Outcome<f64> {
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let mut child =
         child.map_err(|error| Failure::new(format!("could not start {command:?}: {error}")))?;
-    let (root, ended) = (child.id(), AtomicBool::new(false));
+    let roots: Vec<u32> = daemon.into_iter().chain([child.id()]).collect();
+    let ended = AtomicBool::new(false);
     let (status, kilobytes) = std::thread::scope(|scope| {
         let watcher = scope.spawn(|| {
             let mut most = 0;
             while !ended.load(Ordering::Relaxed) {
-                most = most.max(anonymous(root));
+                most = most.max(anonymous(&roots));
                 std::thread::sleep(INTERVAL);
             }
             most
@@ -57,8 +59,8 @@ pub(super) fn peak_megabytes(command: &mut Command) -> Outcome<f64> {
     }
 }
 
-/// Anonymous kilobytes of a process and its descendants.
-fn anonymous(root: u32) -> u64 {
+/// Anonymous kilobytes of processes and their descendants.
+fn anonymous(roots: &[u32]) -> u64 {
     let mut all = BTreeMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok) {
         let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -75,7 +77,7 @@ fn anonymous(root: u32) -> u64 {
     }
     let descends = |mut id: u32| {
         for _ in 0..64 {
-            if id == root {
+            if roots.contains(&id) {
                 return true;
             }
             match all.get(&id) {

@@ -19,6 +19,7 @@ use crate::{binary, packages, users};
 use builders::Builder;
 use fixtures::Fixtures;
 use report::Sample;
+use volume::Volume;
 use workloads::{WORKLOADS, Workload};
 
 /// How many rounds there are unless told.
@@ -31,6 +32,8 @@ struct Bench {
     fixtures: Fixtures,
     /// Where results go that nobody keeps.
     out: PathBuf,
+    /// Where registries are that images are pushed to.
+    pushed: PathBuf,
 }
 
 /// `cargo xtask bench [ROUNDS | --runs ROUNDS] [WORKLOAD...]`.
@@ -50,17 +53,19 @@ pub(crate) fn bench(args: &[String]) -> Outcome {
     let home = std::env::temp_dir().join("rbuild-bench");
     remove_dir(&home)?;
     headline("fixtures");
-    let registry = Registry::start(&home.join("registry"))?;
+    // A file system of its own for all that is not a builder's, too: what they read and write there is as fast as theirs.
+    let ground = Volume::make(&home.join("ground"), user.as_ref())?;
+    let registry = Registry::start(&ground.path.join("registry"))?;
     let registry = registry.ok_or_else(|| Failure::new("the benchmarks need docker-registry"))?;
     let fixtures = Fixtures::make(
         &folder,
-        &home,
+        &ground.path,
         &registry.address,
         user.as_ref(),
         wanted.iter().any(|one| one.debian),
     )?;
-    let out = users::own_folder(&home.join("out"), user.as_ref())?;
-    let bench = Bench { user, fixtures, out };
+    let out = users::own_folder(&ground.path.join("out"), user.as_ref())?;
+    let bench = Bench { user, fixtures, out, pushed: ground.path.join("pushed") };
     let mut builders = Builder::all(&home, &rbuild, bench.user.as_ref())?;
     let samples = rounds_of(&bench, &mut builders, &wanted, rounds);
     for builder in &mut builders {

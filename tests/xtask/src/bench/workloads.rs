@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::builders::{Builder, Output};
-use super::measure::{peak_megabytes, seconds};
+use super::measure::seconds;
 use super::{Bench, fixtures};
 use crate::registry::Registry;
 use crate::run::Outcome;
@@ -54,7 +54,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         cached,
     ),
     workload("W2", "50 RUN on busybox, cold", &["per step, s", "peak MB"], false, steps),
-    workload("W3", "8 stages of sleep 1", &["cold, s"], false, stages),
+    workload("W3", "8 stages of sleep 1", &["cold, s", "peak MB"], false, stages),
     workload(
         "W4",
         "COPY of 50,000 files, 400 MB",
@@ -78,11 +78,17 @@ pub(super) const WORKLOADS: &[Workload] = &[
         false,
         push,
     ),
-    workload("W9", "one shot, daemons counted", &["cold, s", "warm, s"], false, one_shot),
+    workload(
+        "W9",
+        "one shot, daemons counted",
+        &["cold, s", "warm, s", "peak MB"],
+        false,
+        one_shot,
+    ),
     workload(
         "W10",
         "C project in two stages",
-        &["cold, s", "warm, s", "one line changed, s"],
+        &["cold, s", "warm, s", "one line changed, s", "peak MB"],
         true,
         compile,
     ),
@@ -153,7 +159,7 @@ fn cached(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
     Ok(vec![
         ("no export, s", seconds(&mut builder.build(&context, Output::Nothing))?),
         ("OCI tar, s", seconds(&mut builder.build(&context, Output::Gzip(&tar)))?),
-        ("peak MB", peak_megabytes(&mut builder.build(&context, Output::Nothing))?),
+        ("peak MB", builder.peak(&context, Output::Nothing)?),
     ])
 }
 
@@ -162,16 +168,17 @@ fn steps(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     let context = bench.fixtures.context("steps");
     let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
     with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    let peak = builder.peak(&context, Output::Nothing)?;
     Ok(vec![("per step, s", taken / 50.0), ("peak MB", peak)])
 }
 
 fn stages(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-    Ok(vec![(
-        "cold, s",
-        seconds(&mut builder.build(&bench.fixtures.context("stages"), Output::Nothing))?,
-    )])
+    let context = bench.fixtures.context("stages");
+    let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
+    with_base(bench, builder, &bench.fixtures.context("busybox"))?;
+    let peak = builder.peak(&context, Output::Nothing)?;
+    Ok(vec![("cold, s", taken), ("peak MB", peak)])
 }
 
 fn copy(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
@@ -182,7 +189,7 @@ fn copy(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> {
     fixtures::change(&context.join("src/d7/f7.txt"), round)?;
     let changed = seconds(&mut builder.build(&context, Output::Nothing))?;
     with_base(bench, builder, &bench.fixtures.context("busybox"))?;
-    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    let peak = builder.peak(&context, Output::Nothing)?;
     Ok(vec![
         ("cold, s", cold),
         ("unchanged, s", unchanged),
@@ -197,7 +204,7 @@ fn install(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     let cold = seconds(&mut builder.build(&context, Output::Nothing))?;
     let export = seconds(&mut builder.build(&context, Output::Gzip(&tar)))?;
     with_base(bench, builder, &bench.fixtures.context("debian"))?;
-    let peak = peak_megabytes(&mut builder.build(&context, Output::Gzip(&tar)))?;
+    let peak = builder.peak(&context, Output::Gzip(&tar))?;
     Ok(vec![("cold, s", cold), ("then OCI tar, s", export), ("peak MB", peak)])
 }
 
@@ -209,11 +216,10 @@ fn large(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
         with_base(bench, builder, &context)?;
         let tar = bench.out.join("image.tar");
         let result = if measure == "zstd, MB/s" { Output::Zstd(&tar) } else { Output::Gzip(&tar) };
-        let mut command = builder.build(&context, result);
         let value = if measure == "peak MB" {
-            peak_megabytes(&mut command)?
+            builder.peak(&context, result)?
         } else {
-            megabytes / seconds(&mut command)?
+            megabytes / seconds(&mut builder.build(&context, result))?
         };
         values.push((measure, value));
     }
@@ -228,7 +234,7 @@ fn pull(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
     let taken = seconds(&mut builder.build(&context, Output::Nothing))?;
     builder.reset()?;
     builder.open()?;
-    let peak = peak_megabytes(&mut builder.build(&context, Output::Nothing))?;
+    let peak = builder.peak(&context, Output::Nothing)?;
     Ok(vec![("empty store, s", taken), ("peak MB", peak)])
 }
 
@@ -239,19 +245,18 @@ fn push(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
         if measure != "sealed, s" {
             with_base(bench, builder, &context)?;
         }
-        let folder = bench.out.with_extension("registry");
-        crate::run::remove_dir(&folder)?;
+        crate::run::remove_dir(&bench.pushed)?;
         // Each time an empty one: blobs that are there are not sent.
-        let Some(registry) = Registry::start(&folder)? else { break };
+        let Some(registry) = Registry::start(&bench.pushed)? else { break };
         let name = format!("{}/pushed:1", registry.address);
-        let mut command = builder.build(&context, Output::Push(&name));
+        let result = Output::Push(&name);
         let value = match measure {
-            "peak MB" => peak_megabytes(&mut command)?,
-            _ => seconds(&mut command)?,
+            "peak MB" => builder.peak(&context, result)?,
+            _ => seconds(&mut builder.build(&context, result))?,
         };
         values.push((measure, value));
         drop(registry);
-        crate::run::remove_dir(&folder)?;
+        crate::run::remove_dir(&bench.pushed)?;
     }
     Ok(values)
 }
@@ -267,6 +272,9 @@ fn one_shot(bench: &Bench, builder: &mut Builder, _: u32) -> Outcome<Values> {
         builder.close();
         values.push((measure, started.elapsed().as_secs_f64()));
     }
+    builder.reset()?;
+    builder.open()?;
+    values.push(("peak MB", builder.peak(&context, Output::Nothing)?));
     Ok(values)
 }
 
@@ -314,5 +322,12 @@ fn compile(bench: &Bench, builder: &mut Builder, round: u32) -> Outcome<Values> 
     let warm = seconds(&mut builder.build(&context, Output::Nothing))?;
     fixtures::change(&context.join("src/f3.c"), round)?;
     let changed = seconds(&mut builder.build(&context, Output::Nothing))?;
-    Ok(vec![("cold, s", cold), ("warm, s", warm), ("one line changed, s", changed)])
+    with_base(bench, builder, &bench.fixtures.context("compiler"))?;
+    let peak = builder.peak(&context, Output::Nothing)?;
+    Ok(vec![
+        ("cold, s", cold),
+        ("warm, s", warm),
+        ("one line changed, s", changed),
+        ("peak MB", peak),
+    ])
 }
