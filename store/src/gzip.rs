@@ -1,10 +1,9 @@
 //! Parallel gzip whose bytes do not depend on the number of threads.
 //!
-//! The input is cut into blocks of [`BLOCK_BYTES`]. Each is deflated on its own, with the last
-//! [`DICTIONARY_BYTES`] of the block before as dictionary, and ended by a sync flush, so that the
-//! pieces put together are one deflate stream, in one gzip member (RFC 1952). The same happens
-//! with one thread. What the bytes depend on: the input, the level, the block size, and the
-//! version of zlib-rs.
+//! The input is cut into blocks of [`BLOCK_BYTES`], and each becomes a member of its own (RFC 1952
+//! section 2.2: a gzip file is a series of members), so that the members put together are what was
+//! written. The same happens with one thread. What the bytes depend on: the input, the level, the
+//! block size, and the version of libdeflate (ADR 0017).
 //!
 //! Memory is bounded: at most [`BLOCKS_PER_THREAD`] blocks per thread are under way.
 
@@ -15,34 +14,18 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use flate2::{Compress, Compression, Crc, FlushCompress, Status};
+use libdeflater::{CompressionLvl, Compressor};
 
-/// Bytes of input that are deflated at a time.
+/// Bytes of input that are compressed at a time: no match reaches beyond them.
 const BLOCK_BYTES: usize = 512 << 10;
-
-/// Bytes that deflate can look back.
-const DICTIONARY_BYTES: usize = 32 << 10;
 
 /// Blocks under way per thread: one in work, one waiting or to be fetched.
 const BLOCKS_PER_THREAD: usize = 2;
 
-/// No name, no time, no flags; the operating system is unknown (255), so that it tells nothing.
-const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
-
-/// An empty last block with fixed codes: ends the deflate stream.
-const LAST_BLOCK: [u8; 2] = [3, 0];
-
-/// What a thread gets: a block and the end of the one before.
+/// What a thread gets.
 struct Job {
-    block: Arc<Vec<u8>>,
-    before: Option<Arc<Vec<u8>>>,
-    reply: SyncSender<io::Result<Piece>>,
-}
-
-/// What it makes of it.
-struct Piece {
-    deflated: Vec<u8>,
-    crc: Crc,
+    block: Vec<u8>,
+    reply: SyncSender<io::Result<Vec<u8>>>,
 }
 
 /// Compresses what is written to it, and passes it on to `inner`.
@@ -50,22 +33,22 @@ struct Piece {
 pub struct GzipWriter<W: Write> {
     inner: W,
     block: Vec<u8>,
-    before: Option<Arc<Vec<u8>>>,
-    under_way: VecDeque<Receiver<io::Result<Piece>>>,
+    under_way: VecDeque<Receiver<io::Result<Vec<u8>>>>,
     most_under_way: usize,
+    /// Whether there is a member already: no input at all is an empty one.
+    begun: bool,
     jobs: Option<SyncSender<Job>>,
     threads: Vec<JoinHandle<()>>,
-    crc: Crc,
 }
 
 impl<W: Write> GzipWriter<W> {
-    /// Starts the threads and writes the header.
+    /// Starts the threads, which compress at `level`, 0 (not at all) to 12.
     ///
     /// # Errors
     ///
-    /// `inner` cannot be written, or no thread can be started.
-    pub fn new(mut inner: W, level: u32, threads: NonZeroUsize) -> io::Result<Self> {
-        inner.write_all(&HEADER)?;
+    /// There is no such level, or no thread can be started.
+    pub fn new(inner: W, level: u32, threads: NonZeroUsize) -> io::Result<Self> {
+        let level = level_of(level)?;
         let most_under_way = threads.get() * BLOCKS_PER_THREAD;
         let (jobs, queue) = sync_channel::<Job>(most_under_way);
         let queue = Arc::new(Mutex::new(queue));
@@ -78,12 +61,11 @@ impl<W: Write> GzipWriter<W> {
         Ok(Self {
             inner,
             block: Vec::with_capacity(BLOCK_BYTES),
-            before: None,
             under_way: VecDeque::new(),
             most_under_way,
+            begun: false,
             jobs: Some(jobs),
             threads,
-            crc: Crc::new(),
         })
     }
 
@@ -92,10 +74,10 @@ impl<W: Write> GzipWriter<W> {
         while self.under_way.len() >= self.most_under_way {
             self.fetch()?;
         }
-        let block = Arc::new(std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES)));
+        self.begun = true;
+        let block = std::mem::replace(&mut self.block, Vec::with_capacity(BLOCK_BYTES));
         let (reply, result) = sync_channel(1);
-        let job = Job { block: Arc::clone(&block), before: self.before.replace(block), reply };
-        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let sent = self.jobs.as_ref().is_some_and(|jobs| jobs.send(Job { block, reply }).is_ok());
         if !sent {
             return Err(io::Error::other("the threads that compress have ended"));
         }
@@ -106,19 +88,18 @@ impl<W: Write> GzipWriter<W> {
     /// Waits for the oldest block under way, and writes it.
     fn fetch(&mut self) -> io::Result<()> {
         let Some(result) = self.under_way.pop_front() else { return Ok(()) };
-        let piece =
+        let member =
             result.recv().map_err(|_| io::Error::other("a thread that compresses has ended"))??;
-        self.crc.combine(&piece.crc);
-        self.inner.write_all(&piece.deflated)
+        self.inner.write_all(&member)
     }
 
-    /// Writes all that is under way and the trailer; gives `inner` back.
+    /// Writes all that is under way; gives `inner` back.
     ///
     /// # Errors
     ///
     /// `inner` cannot be written.
     pub fn finish(mut self) -> io::Result<W> {
-        if !self.block.is_empty() {
+        if !self.block.is_empty() || !self.begun {
             self.send_block()?;
         }
         while !self.under_way.is_empty() {
@@ -128,10 +109,6 @@ impl<W: Write> GzipWriter<W> {
         for thread in self.threads.drain(..) {
             thread.join().map_err(|_| io::Error::other("a thread that compresses panicked"))?;
         }
-        self.inner.write_all(&LAST_BLOCK)?;
-        self.inner.write_all(&self.crc.sum().to_le_bytes())?;
-        // Modulo 2^32, as RFC 1952 wants it; `Crc` counts the same way.
-        self.inner.write_all(&self.crc.amount().to_le_bytes())?;
         Ok(self.inner)
     }
 }
@@ -152,41 +129,30 @@ impl<W: Write> Write for GzipWriter<W> {
     }
 }
 
-/// A thread: deflates blocks until there are no more to come.
-fn work(queue: &Mutex<Receiver<Job>>, level: u32) {
+fn level_of(level: u32) -> io::Result<CompressionLvl> {
+    i32::try_from(level).ok().and_then(|level| CompressionLvl::new(level).ok()).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("gzip has no level {level}"))
+    })
+}
+
+/// A thread: compresses blocks until there are no more to come.
+fn work(queue: &Mutex<Receiver<Job>>, level: CompressionLvl) {
+    let mut compressor = Compressor::new(level);
+    // What a member may need is more than it does: kept here, copied in its own size.
+    let mut room = Vec::new();
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let piece = deflate_block(level, &job);
+        let member = compress(&mut compressor, &job.block, &mut room);
         // Nobody waits any more where the writer was dropped.
-        drop(job.reply.send(piece));
+        drop(job.reply.send(member));
     }
 }
 
-fn deflate_block(level: u32, job: &Job) -> io::Result<Piece> {
-    // One for each block: in zlib-rs a reset leaves something of the input before, and which that was
-    // differs from run to run.
-    let mut deflate = Compress::new(Compression::new(level), false);
-    if let Some(before) = &job.before {
-        let start = before.len().saturating_sub(DICTIONARY_BYTES);
-        deflate.set_dictionary(&before[start..]).map_err(io::Error::other)?;
-    }
-    // Deflate adds at most 5 bytes per 16 KiB of input that it cannot compress, and the flush.
-    let mut deflated = Vec::with_capacity(job.block.len() + job.block.len() / 1024 + 64);
-    loop {
-        let done = usize::try_from(deflate.total_in()).map_err(io::Error::other)?;
-        let status = deflate
-            .compress_vec(&job.block[done..], &mut deflated, FlushCompress::Sync)
-            .map_err(io::Error::other)?;
-        let room = deflated.len() < deflated.capacity();
-        match status {
-            Status::Ok | Status::BufError if !room => deflated.reserve(BLOCK_BYTES),
-            Status::Ok | Status::BufError | Status::StreamEnd => break,
-        }
-    }
-    let mut crc = Crc::new();
-    crc.update(&job.block);
-    Ok(Piece { deflated, crc })
+fn compress(compressor: &mut Compressor, block: &[u8], room: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    room.resize(compressor.gzip_compress_bound(block.len()), 0);
+    let len = compressor.gzip_compress(block, room).map_err(io::Error::other)?;
+    Ok(room[..len].to_vec())
 }
 
 #[cfg(test)]
@@ -208,7 +174,7 @@ mod tests {
 
     fn gunzip(bytes: &[u8]) -> Vec<u8> {
         let mut all = Vec::new();
-        flate2::bufread::GzDecoder::new(bytes).read_to_end(&mut all).expect("one valid member");
+        flate2::bufread::MultiGzDecoder::new(bytes).read_to_end(&mut all).expect("valid members");
         all
     }
 
@@ -256,12 +222,6 @@ mod tests {
         for level in 0..=9 {
             assert_eq!(gunzip(&gzip(&noise, level, 2, 1 << 16)), noise, "level {level}");
         }
-    }
-
-    #[test]
-    fn the_dictionary_is_used() {
-        let input = sample(1000).repeat(1000);
-        assert!(gzip(&input, 6, 2, 1 << 16).len() < input.len() / 50);
     }
 
     proptest! {
