@@ -1,26 +1,22 @@
 //! Overlays by the helper `fuse-overlayfs`, where the kernel's own cannot be had.
 //!
-//! It is started through `rbuild helper`, so that it ends with the thread that started it, and what it
-//! writes into an upper directory is put into the kernel's own terms when it has ended: nothing else
-//! has to know who made an overlay.
+//! What it writes into an upper directory is put into the kernel's own terms when it has ended: nothing
+//! else has to know who made an overlay.
 
 use std::ffi::CStr;
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, XattrFlags};
 use rustix::mount::UnmountFlags;
 
-use super::network::helper;
+use super::helper;
 use crate::causes::chain;
 use crate::snapshot::{Rootfs, Upper};
 
-/// Where it is looked for: the worker has no environment.
-const PLACES: [&str; 4] = ["/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin"];
 /// The device that it needs.
 const DEVICE: &str = "/dev/fuse";
 /// How long it may take to be ready, and to end.
@@ -54,9 +50,7 @@ pub(super) struct Mounted {
 ///
 /// What is missing.
 pub(crate) fn program() -> Result<PathBuf, String> {
-    let found = PLACES.iter().map(|it| Path::new(it).join("fuse-overlayfs"));
-    let found = found.into_iter().find(|it| it.is_file());
-    let found = found.ok_or("fuse-overlayfs is not installed")?;
+    let found = helper::find("fuse-overlayfs").ok_or("fuse-overlayfs is not installed")?;
     rustix::fs::open(DEVICE, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
         .map_err(|errno| format!("{DEVICE}: {errno}"))?;
     Ok(found)
@@ -89,18 +83,10 @@ pub(super) fn mount(
     }
     let arguments =
         ["-f", "-o", &options, &at.to_string_lossy()].into_iter().map(str::to_owned).collect();
-    let (ours, theirs) = UnixStream::pair()?;
-    let child = Command::new("/proc/self/exe")
-        .arg("helper")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()?;
+    let nothing = std::fs::File::open("/dev/null")?;
+    let child = helper::start(program, arguments, nothing.as_fd())?;
     let upper = upper.map(|it| it.dir.clone());
     let mut mounted = Mounted { child, at, upper };
-    let nothing = std::fs::File::open("/dev/null")?;
-    helper::tell(&ours, program, arguments, nothing.as_fd()).map_err(io::Error::other)?;
     mounted.wait()?;
     Ok(mounted)
 }

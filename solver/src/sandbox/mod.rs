@@ -39,6 +39,7 @@ pub mod files;
 pub(crate) mod fuse;
 pub mod give_ids;
 mod held;
+pub(crate) mod helper;
 mod hold;
 pub mod host;
 pub mod identity;

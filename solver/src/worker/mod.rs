@@ -29,7 +29,7 @@ pub fn dispatch_hidden<T: AsRef<OsStr>>(args: &[T]) -> Option<ExitCode> {
     } else if command == "cell" {
         crate::sandbox::chroot::main
     } else if command == "helper" {
-        crate::sandbox::network::helper::main
+        crate::sandbox::helper::main
     } else {
         return None;
     };

@@ -10,7 +10,6 @@
 
 mod embedded;
 mod engine;
-pub mod helper;
 mod namespace;
 mod netlink;
 mod packet;
@@ -18,6 +17,7 @@ mod policy;
 mod routes;
 mod rules;
 mod splice;
+mod tap;
 mod tcp;
 mod udp;
 
@@ -185,18 +185,18 @@ impl Networks {
                 .map_err(|Refused(why)| Refused(format!("embedded: {why}")))?;
             Ok(Box::new(network))
         };
-        let helper = |program: helper::Program| -> Result<Box<dyn UserNetwork>, Refused> {
-            let network = helper::Helper::start(program, &resolv_conf)
+        let helper = |program: tap::Program| -> Result<Box<dyn UserNetwork>, Refused> {
+            let network = tap::Tap::start(program, &resolv_conf)
                 .map_err(|Refused(why)| Refused(format!("{}: {why}", program.name())))?;
             Ok(Box::new(network))
         };
         match self.options.backend {
             Backend::Embedded => embedded(),
-            Backend::Pasta => helper(helper::Program::Pasta),
-            Backend::Slirp4netns => helper(helper::Program::Slirp4netns),
+            Backend::Pasta => helper(tap::Program::Pasta),
+            Backend::Slirp4netns => helper(tap::Program::Slirp4netns),
             Backend::Auto => embedded().or_else(|Refused(first)| {
-                helper(helper::Program::Pasta).or_else(|Refused(second)| {
-                    helper(helper::Program::Slirp4netns)
+                helper(tap::Program::Pasta).or_else(|Refused(second)| {
+                    helper(tap::Program::Slirp4netns)
                         .map_err(|Refused(third)| Refused(format!("{first}; {second}; {third}")))
                 })
             }),

@@ -1,30 +1,21 @@
 //! `pasta` and `slirp4netns`: user-mode networks on a TAP device, by a program of the host.
 //!
-//! Such a program outlives the namespace that it serves, so it must not outlive us: it is started
-//! through `rbuild helper`, which ties itself to its parent thread (`PR_SET_PDEATHSIG`) before it
-//! becomes the program, and is killed by pidfd.
+//! Such a program outlives the namespace that it serves, so it is killed by pidfd.
 
-use std::ffi::CString;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 
 use super::{Refused, UserNetwork, namespace, opens};
 use crate::causes::chain;
-use crate::sandbox::sys;
-use crate::worker::wire;
+use crate::sandbox::helper;
 
-/// Where programs are looked for: the worker has no environment.
-const PATH: [&str; 6] =
-    ["/usr/local/bin", "/usr/bin", "/bin", "/usr/local/sbin", "/usr/sbin", "/sbin"];
 /// The device that they need.
 const TUN: &str = "/dev/net/tun";
 /// The interface that they make.
@@ -42,7 +33,7 @@ const SLIRP_DNS: &str = "10.0.2.3";
 
 /// A program that makes networks.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Program {
+pub(super) enum Program {
     /// From passt.
     Pasta,
     /// With libslirp.
@@ -51,7 +42,7 @@ pub enum Program {
 
 impl Program {
     /// Its file name.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Pasta => "pasta",
             Self::Slirp4netns => "slirp4netns",
@@ -103,16 +94,9 @@ impl Program {
     }
 }
 
-/// What `rbuild helper` becomes.
-#[derive(Debug, Deserialize, Serialize)]
-struct Start {
-    program: PathBuf,
-    arguments: Vec<String>,
-}
-
 /// A running program and its namespace.
 #[derive(Debug)]
-pub struct Helper {
+pub(super) struct Tap {
     namespace: OwnedFd,
     pidfd: OwnedFd,
     resolv_conf: String,
@@ -120,15 +104,14 @@ pub struct Helper {
     said: mpsc::Receiver<Vec<u8>>,
 }
 
-impl Helper {
+impl Tap {
     /// Starts one and waits until its interface is there.
     ///
     /// # Errors
     ///
     /// If the program is not installed, the device cannot be opened, or it does not work.
     pub(super) fn start(program: Program, resolv_conf: &str) -> Result<Self, Refused> {
-        let found =
-            PATH.iter().map(|dir| Path::new(dir).join(program.name())).find(|it| it.is_file());
+        let found = helper::find(program.name());
         let found = found.ok_or_else(|| Refused("not installed".to_owned()))?;
         opens(Path::new(TUN))?;
         let refused = |error: &dyn std::error::Error| Refused(chain(error));
@@ -138,7 +121,7 @@ impl Helper {
         let (heard, said) = mpsc::channel();
         // The thread lives as long as the program, which dies with it.
         let work = move || {
-            let child = spawn(program, &found, handle.as_fd());
+            let child = helper::start(&found, program.arguments(NAMESPACE), handle.as_fd());
             drop(handle);
             if let Some(mut child) = report(child, &tell) {
                 if let Some(words) = child.stderr.take() {
@@ -154,10 +137,10 @@ impl Helper {
             .map_err(|error| refused(&error))?;
         let pidfd = told.recv().map_err(|error| refused(&error))??;
         let resolv_conf = texts(program.name_server(), resolv_conf);
-        let helper = Self { namespace, pidfd, resolv_conf, said };
-        helper.wait()?;
-        namespace::prohibit(&helper.namespace, &prohibited()).map_err(|error| refused(&error))?;
-        Ok(helper)
+        let tap = Self { namespace, pidfd, resolv_conf, said };
+        tap.wait()?;
+        namespace::prohibit(&tap.namespace, &prohibited()).map_err(|error| refused(&error))?;
+        Ok(tap)
     }
 
     /// Waits for the default route, the last thing that they make.
@@ -186,14 +169,14 @@ impl Helper {
     }
 }
 
-impl Drop for Helper {
+impl Drop for Tap {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 }
 
-impl UserNetwork for Helper {
+impl UserNetwork for Tap {
     fn namespace(&self) -> BorrowedFd<'_> {
         self.namespace.as_fd()
     }
@@ -238,33 +221,6 @@ fn texts(server: &str, host: &str) -> String {
     text
 }
 
-fn spawn(program: Program, found: &Path, namespace: BorrowedFd<'_>) -> Result<Child, Refused> {
-    let refused = |error: &dyn std::error::Error| Refused(chain(error));
-    let (ours, theirs) = UnixStream::pair().map_err(|error| refused(&error))?;
-    let child = Command::new("/proc/self/exe")
-        .arg("helper")
-        .env_clear()
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| refused(&error))?;
-    // Standard input is in the way of nobody once it is taken.
-    tell(&ours, found, program.arguments(NAMESPACE), namespace).map_err(|error| refused(&error))?;
-    Ok(child)
-}
-
-/// Tells `rbuild helper` at the other end what to become, with `stdin` as its standard input.
-pub(in crate::sandbox) fn tell(
-    socket: &UnixStream,
-    program: &Path,
-    arguments: Vec<String>,
-    stdin: BorrowedFd<'_>,
-) -> Result<(), wire::WireError> {
-    let start = Start { program: program.to_owned(), arguments };
-    wire::send(socket.as_fd(), &start, &[stdin])
-}
-
 /// Keeps the beginning of what a program says, and takes the rest.
 fn listen(mut words: impl Read) -> Vec<u8> {
     let (mut heard, mut buffer) = (Vec::new(), [0; 1024]);
@@ -280,10 +236,10 @@ fn listen(mut words: impl Read) -> Vec<u8> {
 const NAMESPACE: i32 = 0;
 
 fn report(
-    child: Result<Child, Refused>,
+    child: io::Result<Child>,
     tell: &mpsc::Sender<Result<OwnedFd, Refused>>,
 ) -> Option<Child> {
-    let opened = child.and_then(|child| {
+    let opened = child.map_err(|error| Refused(chain(&error))).and_then(|child| {
         let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
         let pid = pid.ok_or_else(|| Refused("no process".to_owned()))?;
         let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
@@ -300,40 +256,6 @@ fn report(
             None
         }
     }
-}
-
-/// The hidden command: becomes a program, with the namespace as its standard input.
-pub fn main() -> ExitCode {
-    let failed = ExitCode::FAILURE;
-    if rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).is_err() {
-        return failed;
-    }
-    let Ok(socket) = sys::take_stdin() else {
-        return failed;
-    };
-    // If the parent is gone already, its end of the socket is.
-    let Ok(Some((start, fds))) = wire::receive::<Start>(socket.as_fd()) else {
-        return failed;
-    };
-    let Some(namespace) = fds.first() else {
-        return failed;
-    };
-    if rustix::stdio::dup2_stdin(namespace).is_err() {
-        return failed;
-    }
-    let words = [start.program.to_string_lossy().into_owned()].into_iter().chain(start.arguments);
-    let words: Option<Vec<CString>> = words.map(|it| CString::new(it).ok()).collect();
-    let Some(words) = words else {
-        return failed;
-    };
-    // As a shell would start it: pasta takes a signal that is ignored already for a failure.
-    sys::reset_signals();
-    let arguments: Vec<_> = words.iter().map(CString::as_c_str).collect();
-    if let Some(program) = arguments.first() {
-        // It comes back only if it failed.
-        drop(sys::execute(program, &arguments, &[c"PATH=/usr/bin:/bin:/usr/sbin:/sbin"]));
-    }
-    failed
 }
 
 #[cfg(test)]
