@@ -63,17 +63,132 @@ fn an_image_of_an_earlier_build_can_be_the_base() {
     assert_eq!(space.image(&[]).tree().paths(), ["four", "one", "three", "two"]);
 }
 
+/// How often each layer of an image was asked for.
+fn fetched(registry: &Registry, image: &Image) -> Vec<usize> {
+    let asked = registry.requests();
+    let times = |layer: &String| {
+        let is_it = |line: &&String| line.starts_with("GET ") && line.contains(layer);
+        asked.iter().filter(is_it).count()
+    };
+    image.layer_digests().iter().map(times).collect()
+}
+
+/// Whether a request sends a layer of an image.
+fn sent(registry: &Registry, image: &Image) -> bool {
+    let is_sent = |line: &String| {
+        line.starts_with("PUT ") && image.layer_digests().iter().any(|it| line.contains(it))
+    };
+    registry.requests().iter().any(is_sent)
+}
+
+/// Layers of the store whose files are on disk.
+fn unpacked(space: &TestSpace) -> usize {
+    let Ok(layers) = std::fs::read_dir(space.path("store/layers")) else { return 0 };
+    let has_files = |layer: &std::path::Path| {
+        let mut names = std::fs::read_dir(layer).unwrap().map(|it| it.unwrap().file_name());
+        names.any(|it| it.to_string_lossy().starts_with("fs-"))
+    };
+    layers.filter(|it| has_files(&it.as_ref().unwrap().path())).count()
+}
+
 #[test]
 fn a_base_that_is_only_inherited_is_neither_fetched_nor_unpacked() {
-    let (space, registry, base) = place();
-    space.write("Dockerfile", "FROM @BASE@\nENV A=c\nCMD [\"x\"]\n");
-    space.build(&["-t", "@REGISTRY@/team/app:1", "--push"]).success();
-    assert_eq!(registry.image("team/app", "1").layer_digests(), base.layer_digests());
-    for layer in base.layer_digests() {
-        let fetched = format!("GET /v2/team/base/blobs/{layer}");
-        assert!(!registry.requests().contains(&fetched), "{:?}", registry.requests());
+    for rest in ["ENV A=c\nCMD [\"x\"]\nLABEL l=m\n", "COPY --link Dockerfile /three\n"] {
+        let (space, registry, base) = place();
+        space.write("Dockerfile", &format!("FROM @BASE@\n{rest}"));
+        space.build(&[]).success();
+        for name in ["team/base:2", "team/app:1", "team/app:1"] {
+            space.build(&["-t", &format!("@REGISTRY@/{name}"), "--push"]).success();
+            let (repository, tag) = name.split_once(':').unwrap();
+            let pushed = registry.image(repository, tag);
+            assert_eq!(pushed.layer_digests()[..2], base.layer_digests());
+        }
+        assert_eq!(fetched(&registry, &base), [0, 0], "{:?}", registry.requests());
+        assert!(!sent(&registry, &base), "{:?}", registry.requests());
+        for layer in base.config()["rootfs"]["diff_ids"].as_array().unwrap() {
+            let layer = layer.as_str().unwrap().trim_start_matches("sha256:");
+            assert!(!space.path("store/layers").join(layer).exists(), "nobody asks what is in it");
+        }
+        // An archive has all blobs, and needs no files for that.
+        let image = space.image(&[]);
+        assert_eq!(image.layer_digests()[..2], base.layer_digests());
+        assert_eq!(fetched(&registry, &base), [1, 1]);
+        assert_eq!(unpacked(&space), 0);
     }
-    assert_eq!(std::fs::read_dir(space.path("store/layers")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_base_that_files_are_copied_upon_is_read_and_not_unpacked() {
+    for step in ["COPY Dockerfile /three", "ADD Dockerfile /three", "WORKDIR /three"] {
+        let (space, registry, base) = place();
+        space.write("Dockerfile", &format!("FROM @BASE@\n{step}\n"));
+        space.build(&[]).success();
+        assert_eq!((fetched(&registry, &base), unpacked(&space)), (vec![1, 1], 0), "{step}");
+        let other = Registry::start();
+        let elsewhere = format!("{}/app:1", other.address());
+        for name in ["@REGISTRY@/team/base:2", "@REGISTRY@/team/app:1", &elsewhere] {
+            space.build(&["-t", name, "--push"]).success();
+        }
+        assert!(!sent(&registry, &base), "{:?}", registry.requests());
+        assert_eq!(other.image("app", "1").digest(), registry.image("team/app", "1").digest());
+        let image = space.image(&[]);
+        assert_eq!(image.tree().paths(), ["one", "three", "two"]);
+        // Another step on it knows what is in the base.
+        space.write("Dockerfile", &format!("FROM @BASE@\n{step}\nCOPY Dockerfile /four\n"));
+        assert_eq!(space.image(&[]).tree().paths(), ["four", "one", "three", "two"]);
+        assert_eq!(unpacked(&space), 0);
+        // Whoever reads files has them from the blobs that came.
+        space.build(&["-o", "type=local,dest=@OUT@/tree"]).success();
+        assert_eq!(space.read("out/tree/two"), "2");
+        assert_eq!(fetched(&registry, &base), [1, 1], "{:?}", registry.requests());
+        assert!(unpacked(&space) >= 2);
+        // What a base is like does not depend on how far it was taken apart.
+        let whole = space.image(&["--no-cache"]);
+        let (space, _registry, _) = {
+            let fresh = place();
+            fresh.0.write("Dockerfile", &format!("FROM @BASE@\n{step}\nCOPY Dockerfile /four\n"));
+            fresh
+        };
+        assert_eq!(space.image(&[]).tree().paths(), whole.tree().paths());
+    }
+}
+
+#[test]
+fn of_a_stage_that_files_are_copied_from_only_those_are_written() {
+    let (mut space, registry, _) = place();
+    let layers = [
+        Layer::new().file("etc/one", PLAIN, "1").file("big", PLAIN, vec![7; 1 << 16]).finish(),
+        Layer::new()
+            .file("etc/passwd", PLAIN, "root:x:0:0::/:\nann:x:77:78::/:\n")
+            .file("huge", PLAIN, vec![8; 1 << 17])
+            .symlink("opt", "etc")
+            .hard_link("etc/again", PLAIN, "etc/passwd")
+            .finish(),
+    ];
+    let base = Image::new(&layers, &json!({}));
+    registry.put("team/tools", "1", &base);
+    space.word("TOOLS", &format!("{}/team/tools:1", registry.address()));
+    let copies = "COPY --from=a /opt/one /opt/again /\n";
+    space.write("Dockerfile", &format!("FROM @TOOLS@ AS a\nFROM scratch\n{copies}"));
+    let tree = space.image(&[]).tree();
+    assert_eq!((tree.read("one"), tree.read("again").len()), ("1".to_owned(), 31));
+    assert_eq!((fetched(&registry, &base), unpacked(&space)), (vec![1, 1], 0));
+    // Names of users are looked up in one file, too.
+    space.write("Dockerfile", "FROM @TOOLS@\nCOPY --chown=ann Dockerfile /mine\n");
+    let image = space.image(&[]);
+    assert_eq!(image.tree().at("mine").uid, 77);
+    assert_eq!(unpacked(&space), 0);
+    // Most of it is worth unpacking.
+    space.write("Dockerfile", "FROM @TOOLS@ AS a\nFROM scratch\nCOPY --from=a /huge /etc /\n");
+    let tree = space.image(&[]).tree();
+    assert_eq!(tree.read("huge").len(), 1 << 17);
+    assert_eq!(tree.paths(), ["again", "huge", "one", "passwd"]);
+    assert_eq!(unpacked(&space), 1);
+    assert_eq!(fetched(&registry, &base), [1, 1]);
+    assert_eq!(image.digest(), {
+        space.write("Dockerfile", "FROM @TOOLS@\nCOPY --chown=ann Dockerfile /mine\n");
+        space.image(&["--no-cache"]).digest()
+    });
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Applies the entries of a layer archive to an empty directory, and collects the listing.
+//! Applies the entries of a layer archive to an empty ground, and collects the listing.
 //!
 //! Archives are hostile. Every name is taken apart before it is used, directories are entered
 //! without following links, and what the layer itself has put in the way decides what happens:
@@ -9,22 +9,18 @@
 //! entry wins, a whiteout never removes what the layer itself adds, and the listing is sorted.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{Read, Write as _};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::io::Read;
 
 use rbuild_store::entry::{Entry, Kind, Timestamp};
 use rbuild_store::tar;
-use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::dir::{self, Cursor, MAX_DEPTH, Obstacle, open_beneath, split};
+use super::dir::{self, MAX_DEPTH, Obstacle, split};
 use super::error::{Error, show};
-use super::grow::finish_dirs;
+use super::ground::Ground;
 use super::links::{self, PathKey};
 use super::lower::Lower;
 use super::owner::Table;
-use super::place::Placer;
-use super::remove::remove_tree;
 
 /// Longest name in a directory, as Linux has it.
 const MAX_NAME_BYTES: usize = 255;
@@ -34,20 +30,22 @@ const MAX_LINKS_FOLLOWED: usize = 40;
 
 /// A layer that is being applied.
 #[derive(Debug)]
-pub(crate) struct Applier<'fd> {
-    root: BorrowedFd<'fd>,
-    placer: Placer,
-    lower: &'fd Lower<'fd>,
-    cursor: Cursor<'fd>,
-    entries: BTreeMap<PathKey, Entry>,
-    /// Directories on disk that no entry describes (yet).
-    implied: BTreeSet<Vec<u8>>,
+pub(crate) struct Applier<'a> {
+    ground: &'a mut dyn Ground,
+    lower: &'a Lower<'a>,
+    names: Names,
     /// Directories that hide what is below, whether or not an entry describes them.
     opaque: BTreeSet<Vec<u8>>,
     has_links: bool,
-    owners: Table,
     size: u64,
-    buffer: Vec<u8>,
+}
+
+/// What a layer has so far.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    pub(crate) entries: BTreeMap<PathKey, Entry>,
+    /// Directories that no entry describes (yet).
+    pub(crate) implied: BTreeSet<Vec<u8>>,
 }
 
 /// An applied layer.
@@ -61,25 +59,11 @@ pub(crate) struct Applied {
     pub(crate) size: u64,
 }
 
-/// Bytes of content moved at once.
-const BUFFER_BYTES: usize = 256 * 1024;
-
-impl<'fd> Applier<'fd> {
-    /// Starts with the empty directory `root`, over the layers `lower`.
-    pub(crate) fn new(root: BorrowedFd<'fd>, placer: Placer, lower: &'fd Lower<'fd>) -> Self {
-        Self {
-            root,
-            placer,
-            lower,
-            cursor: Cursor::new(root),
-            entries: BTreeMap::new(),
-            implied: BTreeSet::new(),
-            opaque: BTreeSet::new(),
-            has_links: false,
-            owners: Table::default(),
-            size: 0,
-            buffer: vec![0; BUFFER_BYTES],
-        }
+impl<'a> Applier<'a> {
+    /// Starts with nothing on the ground, over the layers `lower`.
+    pub(crate) fn new(ground: &'a mut dyn Ground, lower: &'a Lower<'a>) -> Self {
+        let (names, opaque) = (Names::default(), BTreeSet::new());
+        Self { ground, lower, names, opaque, has_links: false, size: 0 }
     }
 
     /// Applies what an archive says next; `content` is the body of a regular file.
@@ -129,28 +113,23 @@ impl<'fd> Applier<'fd> {
     pub(crate) fn finish(mut self) -> Result<Applied, Error> {
         for path in std::mem::take(&mut self.opaque) {
             let key = PathKey(path);
-            if let Some(Entry { kind: Kind::Dir { opaque }, .. }) = self.entries.get_mut(&key) {
+            if let Some(Entry { kind: Kind::Dir { opaque }, .. }) = self.names.entries.get_mut(&key)
+            {
                 *opaque = true;
             } else {
                 let mut entry = Entry::dir(&key.0[..], Timestamp::default());
                 entry.kind = Kind::Dir { opaque: true };
-                self.implied.remove(&key.0);
-                self.entries.insert(key, entry);
+                self.names.implied.remove(&key.0);
+                self.names.entries.insert(key, entry);
             }
         }
         if self.has_links {
-            links::settle(&mut self.entries);
+            links::settle(&mut self.names.entries);
         }
-        let implied: Vec<Entry> =
-            self.implied.iter().map(|it| Entry::dir(&it[..], Timestamp::default())).collect();
-        finish_dirs(self.root, self.placer, implied.iter())?;
-        let listing: Vec<Entry> = self.entries.into_values().collect();
-        let default = Entry::dir(Vec::new(), Timestamp::default());
-        if listing.first().is_none_or(|first| !first.path.is_empty()) {
-            finish_dirs(self.root, self.placer, std::iter::once(&default))?;
-        }
-        finish_dirs(self.root, self.placer, listing.iter())?;
-        Ok(Applied { listing, owners: self.owners, size: self.size })
+        let Names { entries, implied } = self.names;
+        let listing: Vec<Entry> = entries.into_values().collect();
+        let owners = self.ground.finish(&implied, &listing)?;
+        Ok(Applied { listing, owners, size: self.size })
     }
 
     /// Rewrites a path that leads through a symbolic link of this layer.
@@ -158,12 +137,12 @@ impl<'fd> Applier<'fd> {
         for _ in 0..MAX_LINKS_FOLLOWED {
             let (parent, _) = split(path);
             let Err(Obstacle::Refused(link, Errno::LOOP | Errno::NOTDIR)) =
-                self.cursor.enter(parent)
+                self.ground.enter(parent, &self.names)
             else {
                 return Ok(());
             };
             let Some(Kind::Symlink { target }) =
-                self.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
+                self.names.entries.get(&PathKey(link.clone())).map(|it| &it.kind)
             else {
                 return Ok(());
             };
@@ -176,8 +155,8 @@ impl<'fd> Applier<'fd> {
     /// Enters a directory, making what is missing of it.
     fn enter(&mut self, path: &[u8]) -> Result<(), Error> {
         loop {
-            let missing = match self.cursor.enter(path) {
-                Ok(_) => return Ok(()),
+            let missing = match self.ground.enter(path, &self.names) {
+                Ok(()) => return Ok(()),
                 Err(Obstacle::Missing(missing)) => missing,
                 Err(Obstacle::Refused(at, errno)) => {
                     if self.is_whiteout(&at) {
@@ -201,13 +180,13 @@ impl<'fd> Applier<'fd> {
                 continue;
             }
             self.make_dir(&missing, &Entry::dir(&missing[..], Timestamp::default()))?;
-            self.implied.insert(missing);
+            self.names.implied.insert(missing);
         }
     }
 
     fn is_whiteout(&self, path: &[u8]) -> bool {
         let key = PathKey(path.to_vec());
-        self.entries.get(&key).is_some_and(|it| it.kind == Kind::Whiteout)
+        self.names.entries.get(&key).is_some_and(|it| it.kind == Kind::Whiteout)
     }
 
     /// The layer hides a path and then has something below it: a directory that hides.
@@ -220,7 +199,7 @@ impl<'fd> Applier<'fd> {
     fn directory(&mut self, mut entry: Entry) -> Result<(), Error> {
         let path = entry.path.clone();
         let key = PathKey(path.clone());
-        match self.entries.get(&key).map(|it| &it.kind) {
+        match self.names.entries.get(&key).map(|it| &it.kind) {
             Some(Kind::Dir { opaque }) => {
                 let opaque = *opaque || matches!(entry.kind, Kind::Dir { opaque: true });
                 entry.kind = Kind::Dir { opaque };
@@ -231,10 +210,10 @@ impl<'fd> Applier<'fd> {
                 entry.kind = Kind::Dir { opaque: true };
                 self.make_dir(&path, &entry)?;
             }
-            None if path.is_empty() || self.implied.remove(&path) => {}
+            None if path.is_empty() || self.names.implied.remove(&path) => {}
             None => self.make_dir(&path, &entry)?,
         }
-        self.entries.insert(key, entry);
+        self.names.entries.insert(key, entry);
         Ok(())
     }
 
@@ -242,17 +221,16 @@ impl<'fd> Applier<'fd> {
         let (parent, name) = split(path);
         check_name(path, name)?;
         self.enter(parent)?;
-        let result = self.placer.make_dir(self.cursor.fd(), name, entry);
-        result.map_err(Error::io("create", path))
+        self.ground.dir(name, entry).map_err(Error::io("create", path))
     }
 
     fn white_out(&mut self, path: &[u8]) -> Result<(), Error> {
-        if self.implied.contains(path) {
+        if self.names.implied.contains(path) {
             let mut entry = Entry::dir(path, Timestamp::default());
             entry.kind = Kind::Dir { opaque: true };
             return self.directory(entry);
         }
-        match self.entries.get_mut(&PathKey(path.to_vec())).map(|it| &mut it.kind) {
+        match self.names.entries.get_mut(&PathKey(path.to_vec())).map(|it| &mut it.kind) {
             Some(Kind::Dir { opaque }) => *opaque = true,
             // The layer has something of its own here, which hides as well.
             Some(_) => {}
@@ -264,16 +242,17 @@ impl<'fd> Applier<'fd> {
     /// Removes what this layer has at `path`.
     fn make_room(&mut self, path: &[u8]) -> Result<(), Error> {
         let key = PathKey(path.to_vec());
-        let old = self.entries.remove(&key);
-        let is_dir = self.implied.remove(path) || old.as_ref().is_some_and(Entry::is_dir);
+        let old = self.names.entries.remove(&key);
+        let is_dir = self.names.implied.remove(path) || old.as_ref().is_some_and(Entry::is_dir);
         if old.is_none() && !is_dir {
             return Ok(());
         }
         if is_dir {
-            self.cursor.forget(path);
-            let below: Vec<PathKey> = links::below(&self.entries, path);
-            let gone: Vec<Entry> = below.iter().filter_map(|it| self.entries.remove(it)).collect();
-            self.implied.retain(|it| !dir::starts_with_dir(it, path));
+            self.ground.forget(path);
+            let below: Vec<PathKey> = links::below(&self.names.entries, path);
+            let gone: Vec<Entry> =
+                below.iter().filter_map(|it| self.names.entries.remove(it)).collect();
+            self.names.implied.retain(|it| !dir::starts_with_dir(it, path));
             self.opaque.retain(|it| !dir::starts_with_dir(it, path));
             for it in gone {
                 self.detach(&it);
@@ -284,13 +263,13 @@ impl<'fd> Applier<'fd> {
         }
         let (parent, name) = split(path);
         self.enter(parent)?;
-        remove_tree(self.cursor.fd(), name)
+        self.ground.remove(name)
     }
 
     /// An entry is gone: other names of its inode stay what they are.
     fn detach(&mut self, gone: &Entry) {
         if self.has_links {
-            links::detach(&mut self.entries, gone);
+            links::detach(&mut self.names.entries, gone);
         }
     }
 
@@ -303,38 +282,33 @@ impl<'fd> Applier<'fd> {
             return self.hard_link(entry, target);
         }
         self.enter(parent)?;
-        let dir = self.cursor.fd();
         if let Kind::File { size, .. } = &entry.kind {
-            let mut file = self
-                .placer
-                .create_file(dir, name, &entry_for_mode(entry.mode))
-                .map_err(Error::io("create", &path))?;
-            if copy(content, &mut file, &mut self.buffer, &path)? != *size {
-                return Err(Error::archive(&path, "is not as long as it says"));
-            }
+            self.ground.file(name, &entry, content)?;
             self.size += *size;
-            self.placer.finish_file(&file, &entry).map_err(Error::io("write", &path))?;
         } else {
-            self.placer
-                .make_other(dir, name, &entry, &mut self.owners)
-                .map_err(Error::io("create", &path))?;
+            self.ground.other(name, &entry).map_err(Error::io("create", &path))?;
         }
-        self.entries.insert(PathKey(path), entry);
+        self.names.entries.insert(PathKey(path), entry);
         Ok(())
     }
 
     /// Makes a file of a layer below one of this layer, and returns where it is.
     fn bring_up(&mut self, link: &[u8], target: &[u8]) -> Result<Vec<u8>, Error> {
-        let Some((entry, content)) = self.lower.find(target)? else {
+        let Some(found) = self.lower.find(target)? else {
             return Err(Error::archive(link, "links to something that is in no layer"));
         };
-        let real = entry.path.clone();
-        if self.entries.contains_key(&PathKey(real.clone())) {
+        let (real, entry) = (found.entry.path.clone(), found.entry.clone());
+        if self.names.entries.contains_key(&PathKey(real.clone())) {
             return Ok(real);
         }
-        match content {
-            Some(mut content) => self.inode(entry, &mut content)?,
-            None => self.inode(entry, &mut std::io::empty())?,
+        if let Kind::File { size, .. } = entry.kind {
+            let (parent, name) = split(&real);
+            self.enter(parent)?;
+            self.ground.lower_file(name, self.lower, &found)?;
+            self.size += size;
+            self.names.entries.insert(PathKey(real.clone()), entry);
+        } else {
+            self.inode(entry, &mut std::io::empty())?;
         }
         Ok(real)
     }
@@ -342,10 +316,10 @@ impl<'fd> Applier<'fd> {
     fn hard_link(&mut self, entry: Entry, mut target: Vec<u8>) -> Result<(), Error> {
         self.follow_own_links(&mut target)?;
         let path = entry.path.clone();
-        if !self.entries.contains_key(&PathKey(target.clone())) {
+        if !self.names.entries.contains_key(&PathKey(target.clone())) {
             target = self.bring_up(&path, &target)?;
         }
-        let Some(first) = self.entries.get(&PathKey(target.clone())) else {
+        let Some(first) = self.names.entries.get(&PathKey(target.clone())) else {
             return Err(Error::Bug(format!("`{}` was not brought up", show(&target))));
         };
         if first.is_dir() || first.kind == Kind::Whiteout {
@@ -355,50 +329,12 @@ impl<'fd> Applier<'fd> {
         let kind = Kind::Hardlink { target: inode.clone() };
         // What an archive says of the link's metadata is a copy: the inode has one.
         let entry = Entry { path: entry.path, kind, ..first.clone() };
-        let (target_parent, target_name) = split(&target);
-        let from = open_beneath(self.root, target_parent, dir::DIR_FLAGS)
-            .map_err(Error::io("open", target_parent))?;
         let (parent, name) = split(&path);
         self.enter(parent)?;
-        rustix::fs::linkat(from.as_fd(), target_name, self.cursor.fd(), name, AtFlags::empty())
-            .map_err(Error::io("link", &path))?;
+        self.ground.link(&target, name).map_err(Error::io("link", &path))?;
         self.has_links = true;
-        self.entries.insert(PathKey(path), entry);
+        self.names.entries.insert(PathKey(path), entry);
         Ok(())
-    }
-}
-
-/// Only the mode counts when a file is created.
-fn entry_for_mode(mode: u32) -> Entry {
-    Entry { kind: Kind::Fifo, mode, ..Entry::dir(Vec::new(), Timestamp::default()) }
-}
-
-fn copy(
-    content: &mut dyn Read,
-    file: &mut std::fs::File,
-    buffer: &mut [u8],
-    path: &[u8],
-) -> Result<u64, Error> {
-    let mut size = 0;
-    loop {
-        // Fill the buffer: large writes, and one for a small file.
-        let mut length = 0;
-        while length < buffer.len() {
-            match content.read(&mut buffer[length..]) {
-                Ok(0) => break,
-                Ok(read) => length += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(Error::Stream { layer: show(path), source }),
-            }
-        }
-        if length == 0 {
-            return Ok(size);
-        }
-        file.write_all(&buffer[..length]).map_err(Error::io("write", path))?;
-        size += length as u64;
-        if length < buffer.len() {
-            return Ok(size);
-        }
     }
 }
 

@@ -202,7 +202,7 @@ pub(crate) fn starts_with_dir(path: &[u8], dir: &[u8]) -> bool {
 }
 
 /// Length of the longest path that is both `a` or a parent of it, and `b` or a parent of it.
-fn common_prefix(a: &[u8], b: &[u8]) -> usize {
+pub(crate) fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let same = a.iter().zip(b).take_while(|(x, y)| x == y).count();
     let ends = |path: &[u8]| path.len() == same || path[same] == b'/';
     if ends(a) && ends(b) {

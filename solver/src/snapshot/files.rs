@@ -155,6 +155,15 @@ impl LayerStore {
         Ok(Arc::clone(&self.known(layer)?.listing))
     }
 
+    /// Whether the listing of a layer is in the store.
+    pub(crate) fn has_listing(&self, layer: &LayerId) -> Result<bool, Error> {
+        match self.known(layer) {
+            Ok(_) => Ok(true),
+            Err(Error::Missing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Directory of a layer's files.
     pub(crate) fn fs_path(&self, layer: &LayerId) -> Result<PathBuf, Error> {
         Ok(self.layout().layer_files(&layer.0, self.mapkey.as_str())?)
@@ -316,10 +325,39 @@ impl LayerStore {
             }
             Err(error) => return Err(Error::io("create", shown)(error)),
         }
-        let known = Arc::new(Known::new(listing));
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone(), known);
+        self.keep_known(layer, listing);
         self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone());
         Ok(())
+    }
+}
+
+impl LayerStore {
+    /// Lets a layer appear of which only the listing is known. Does nothing if another process was
+    /// faster.
+    pub(crate) fn publish_listing(
+        &self,
+        layer: &LayerId,
+        listing: Vec<Entry>,
+    ) -> Result<(), Error> {
+        let listing = Listing::new(listing).map_err(|error| Error::Bug(error.to_string()))?;
+        let work = self.work_dir("list")?;
+        drop(work.make("layer")?);
+        work.write("layer/listing", &listing.encode())?;
+        let layer_dir = self.layout().layer(&layer.0)?;
+        match fs::rename(work.path.join("layer"), &layer_dir) {
+            Err(error) if !is_taken(&error) => {
+                let shown = layer_dir.as_os_str().as_encoded_bytes();
+                return Err(Error::io("create", shown)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        self.keep_known(layer, listing);
+        Ok(())
+    }
+
+    fn keep_known(&self, layer: &LayerId, listing: Listing) {
+        let known = Arc::new(Known::new(listing));
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(layer.clone(), known);
     }
 }
 

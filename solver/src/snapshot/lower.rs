@@ -5,9 +5,10 @@
 //! (`below`, beside its listing), and is refused over others.
 
 use std::fs::File;
+use std::os::fd::AsFd as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rbuild_store::entry::{Entry, Kind};
+use rbuild_store::entry::Entry;
 
 use super::LayerStore;
 use super::error::Error;
@@ -40,30 +41,45 @@ impl<'a> Lower<'a> {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// What is at a path, if it can be linked to, and its content if it is a regular file. Links in
-    /// the middle of the path are followed.
+    /// What is at a path, if it can be linked to. Links in the middle of the path are followed.
     ///
     /// # Errors
     ///
-    /// [`Error::NeedsBelow`] if the layers are not on disk; or if the disk refuses.
-    pub(crate) fn find(&self, path: &[u8]) -> Result<Option<(Entry, Option<File>)>, Error> {
-        for layer in self.chain {
-            if !self.layers.is_on_disk(layer)? {
-                return Err(Error::NeedsBelow);
-            }
-        }
-        let view = self.layers.view(self.chain)?;
+    /// [`Error::NeedsBelow`] if the layers have no listings; or if the disk refuses.
+    pub(crate) fn find(&self, path: &[u8]) -> Result<Option<Found>, Error> {
+        let view = self.layers.view(self.chain).map_err(|error| {
+            if let Error::Missing { .. } = error { Error::NeedsBelow } else { error }
+        })?;
         let Ok(real) = view.resolve(path, false) else { return Ok(None) };
         let Some(node) = view.lookup(&real).filter(|node| !node.is_dir()) else { return Ok(None) };
-        let content = if matches!(node.inode().kind, Kind::File { .. }) {
-            let dir = self.layers.open_fs(&self.chain[node.layer()])?;
-            Some(open_source(std::os::fd::AsFd::as_fd(&dir), &node.inode().path)?)
-        } else {
-            None
-        };
         self.used.store(true, Ordering::Relaxed);
-        Ok(Some((Entry { path: real, ..node.inode().clone() }, content)))
+        let entry = Entry { path: real, ..node.inode().clone() };
+        Ok(Some(Found { entry, layer: node.layer(), path: node.inode().path.clone() }))
     }
+
+    /// The content of a regular file that was found.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NeedsBelow`] if its layer is not on disk; or if the disk refuses.
+    pub(crate) fn open(&self, found: &Found) -> Result<File, Error> {
+        let layer = &self.chain[found.layer];
+        if !self.layers.is_on_disk(layer)? {
+            return Err(Error::NeedsBelow);
+        }
+        open_source(self.layers.open_fs(layer)?.as_fd(), &found.path)
+    }
+}
+
+/// Something in a layer below.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What it is, at its real path.
+    pub(crate) entry: Entry,
+    /// Number of the layer.
+    layer: usize,
+    /// Where the layer has its content.
+    path: Vec<u8>,
 }
 
 impl LayerStore {

@@ -1,7 +1,7 @@
 //! Layers on disk: what puts them there and what takes them off.
 //!
 //! ```text
-//!  blob bytes ── unpack ──┐                                  ┌── seal ──────── blob
+//!  blob bytes ── unpack ──┐  (list: the listing alone)       ┌── seal ──────── blob
 //!  plan + contents ── materialise ── layers/<id>/{listing,fs-<mapkey>} ── export_dir / export_tar
 //!  a step's writes ── commit ──┘          │                  └── read_file, hash_files
 //!                        ▲                │ prepare
@@ -41,6 +41,7 @@ mod dir;
 mod error;
 mod export;
 mod files;
+mod ground;
 mod grow;
 pub(crate) mod inodes;
 mod links;

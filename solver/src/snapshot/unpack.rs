@@ -1,4 +1,4 @@
-//! From the bytes of a blob to a layer on disk, in one stream.
+//! From the bytes of a blob to a layer on disk, or to its listing alone, in one stream.
 //!
 //! ```text
 //!  blob bytes ─ decoder ─┬─ blocks ─ hasher  (diff id)
@@ -8,19 +8,25 @@
 //! Blocks are shared, queues are bounded, so memory is bounded too. Nothing is visible before the
 //! hash is right.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read};
 use std::os::fd::AsFd as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use rbuild_store::compress;
 use rbuild_store::digest::{DiffId, Hasher};
+use rbuild_store::entry::Kind;
 
 use super::LayerStore;
 use super::apply::{Applied, Applier};
 use super::archive::apply;
+use super::dir::{DIR_FLAGS, open_beneath, split, stat};
 use super::error::Error;
+use super::files::open_path;
+use super::ground::{Disk, Ground, Paper};
 use super::lower::Lower;
 use super::place::Placer;
 use crate::worker::proto::LayerId;
@@ -49,38 +55,111 @@ impl LayerStore {
         diff_id: DiffId,
         below: &[LayerId],
     ) -> Result<u64, Error> {
+        self.check_below(layer, below)?;
         if self.is_on_disk(layer)? {
-            self.check_below(layer, below)?;
             return Ok(super::prepare::size_of(self.listing(layer)?.entries()));
         }
         let work = self.work_dir("unpack")?;
         let root = work.make("fs")?;
-        let placer = Placer::new(self);
         let lower = Lower::new(self, below);
-        let stream_error = |source| Error::Stream { layer: layer.0.to_string(), source };
-        let (to_hasher, blocks) = sync_channel(QUEUE_BLOCKS);
-        let (to_applier, content) = sync_channel(QUEUE_BLOCKS);
-        let (decoded, applied, found) = thread::scope(|scope| {
-            let hasher = scope.spawn(move || hash(&blocks));
-            let (root, lower) = (root.as_fd(), &lower);
-            let applier =
-                scope.spawn(move || apply(Applier::new(root, placer, lower), content, layer));
-            let decoded = decode(stream, &to_hasher, &to_applier);
-            drop((to_hasher, to_applier));
-            (decoded, join(applier), join(hasher))
-        });
-        // A stream that ends early is the cause of whatever else goes wrong.
-        decoded.map_err(stream_error)?;
-        let Applied { listing, owners, size } = applied?;
-        if found != diff_id {
-            return Err(Error::Mismatch { layer: layer.0.to_string(), expected: diff_id, found });
-        }
-        self.publish(layer, &work, listing, &owners)?;
+        let mut disk = Disk::new(root.as_fd(), Placer::new(self));
+        let applied = read_archive(layer, stream, diff_id, &lower, &mut disk)?;
+        self.publish(layer, &work, applied.listing, &applied.owners)?;
         if lower.was_used() {
             self.remember_below(layer, below)?;
         }
-        Ok(size)
+        Ok(applied.size)
     }
+
+    /// Makes the listing of a layer from a stream of blob bytes, and nothing else: otherwise as
+    /// [`Self::unpack`], and the listing is the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unpack`]; [`Error::NeedsBelow`] if layers below have no listing.
+    pub fn list(
+        &self,
+        layer: &LayerId,
+        stream: &mut (dyn Read + Send),
+        diff_id: DiffId,
+        below: &[LayerId],
+    ) -> Result<(), Error> {
+        self.check_below(layer, below)?;
+        if self.has_listing(layer)? {
+            return Ok(());
+        }
+        let lower = Lower::new(self, below);
+        let mut paper = Paper::default();
+        let applied = read_archive(layer, stream, diff_id, &lower, &mut paper)?;
+        self.publish_listing(layer, applied.listing)?;
+        if lower.was_used() {
+            self.remember_below(layer, below)?;
+        }
+        Ok(())
+    }
+
+    /// Puts regular files of a layer below a directory, at their paths, with nothing but their
+    /// content, from a stream of blob bytes. The layer has a listing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::unpack`]; [`Error::NeedsBelow`] if a content is a lower layer's.
+    pub fn extract(
+        &self,
+        layer: &LayerId,
+        stream: &mut (dyn Read + Send),
+        diff_id: DiffId,
+        files: &[Vec<u8>],
+        to: &Path,
+    ) -> Result<(), Error> {
+        let (listing, below) = (self.listing(layer)?, self.remembered_below(layer)?);
+        let firsts: BTreeSet<&[u8]> = files.iter().map(|path| &path[..]).collect();
+        let mut names = firsts.clone();
+        for entry in listing.entries() {
+            if let Kind::Hardlink { target } = &entry.kind
+                && firsts.contains(&target[..])
+            {
+                names.insert(&entry.path);
+            }
+        }
+        let root = open_path(&self.below(to)?)?;
+        let lower = Lower::new(self, &below);
+        let mut paper = Paper::with(names, root.as_fd());
+        read_archive(layer, stream, diff_id, &lower, &mut paper)?;
+        let is_there = |path: &&[u8]| {
+            let (parent, name) = split(path);
+            open_beneath(root.as_fd(), parent, DIR_FLAGS)
+                .is_ok_and(|it| stat(it.as_fd(), name).is_ok())
+        };
+        if firsts.iter().all(is_there) { Ok(()) } else { Err(Error::NeedsBelow) }
+    }
+}
+
+/// Applies an archive to a ground. What comes of it counts: the bytes were those of `diff_id`.
+fn read_archive(
+    layer: &LayerId,
+    stream: &mut (dyn Read + Send),
+    diff_id: DiffId,
+    lower: &Lower<'_>,
+    ground: &mut (dyn Ground + Send),
+) -> Result<Applied, Error> {
+    let stream_error = |source| Error::Stream { layer: layer.0.to_string(), source };
+    let (to_hasher, blocks) = sync_channel(QUEUE_BLOCKS);
+    let (to_applier, content) = sync_channel(QUEUE_BLOCKS);
+    let (decoded, applied, found) = thread::scope(|scope| {
+        let hasher = scope.spawn(move || hash(&blocks));
+        let applier = scope.spawn(move || apply(Applier::new(ground, lower), content, layer));
+        let decoded = decode(stream, &to_hasher, &to_applier);
+        drop((to_hasher, to_applier));
+        (decoded, join(applier), join(hasher))
+    });
+    // A stream that ends early is the cause of whatever else goes wrong.
+    decoded.map_err(stream_error)?;
+    let applied = applied?;
+    if found != diff_id {
+        return Err(Error::Mismatch { layer: layer.0.to_string(), expected: diff_id, found });
+    }
+    Ok(applied)
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {

@@ -1,4 +1,4 @@
-//! Blobs of images on their way into the store: unpacked while they come.
+//! Blobs of images on their way into the store: unpacked or listed while they come.
 //!
 //! ```text
 //! session ─ blob, hashed ─────────────────────────> store
@@ -16,6 +16,7 @@ use tokio::net::unix::pipe;
 
 use super::error::SolveError;
 use super::layers::{Layer, Layers, Pulled};
+use super::unpack::Part;
 use crate::event::EventKind;
 use crate::worker::proto::LayerId;
 
@@ -49,12 +50,13 @@ impl Layers {
         fetched.await.map(drop)
     }
 
-    /// Puts the files of a pulled layer on disk, while its blob comes or from the store.
-    pub(super) async fn pulled_on_disk(
+    /// Takes a pulled layer apart as far as it is needed, while its blob comes or from the store.
+    pub(super) async fn pulled_apart(
         &self,
         id: &LayerId,
         layer: &Layer,
         pulled: &Pulled,
+        part: Part,
     ) -> Result<(), SolveError> {
         let wanted = &pulled.layer;
         let mut arriving = layer.arriving.subscribe();
@@ -71,7 +73,7 @@ impl Layers {
         let unpack = async |from: Option<(&Growing, u64)>| {
             // The worker does nothing if another process was faster.
             let _alone = self.alone(&format!("layer {}", id.0)).await?;
-            self.unpack(id, wanted.blob, wanted.diff_id, from).await
+            self.unpack(id, wanted.blob, wanted.diff_id, part, from).await
         };
         let Some(growing) = growing else { return unpack(None).await };
         let unpacked = async {

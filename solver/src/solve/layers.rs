@@ -20,12 +20,13 @@ use tokio::sync::{OnceCell, watch};
 
 use super::error::{SolveError, SolveErrorKind};
 use super::events::EventSink;
+use super::unpack::{Extracted, Part};
 use crate::session::{ImageLayer, Session};
 use crate::tree::fileop::Contents;
 use crate::tree::listing::Listing;
 use crate::worker::client::Worker;
 use crate::worker::contents::ContentList;
-use crate::worker::proto::{Answer, Chain, Compression, LayerId, Request, Root, Sealed};
+use crate::worker::proto::{Answer, Chain, Compression, Content, LayerId, Request, Root, Sealed};
 
 /// A layer that was worked out and not written.
 #[derive(Clone, Debug)]
@@ -61,14 +62,15 @@ pub struct Pulled {
 
 #[derive(Debug, Default)]
 pub(super) struct Layer {
-    pulled: Option<Pulled>,
+    pub(super) pulled: Option<Pulled>,
     planned: Option<Planned>,
     listing: OnceCell<Arc<Listing>>,
     /// Set once the blob of a pulled layer is in the store.
     pub(super) blob: OnceCell<()>,
     /// That blob on its way.
     pub(super) arriving: watch::Sender<Option<Growing>>,
-    on_disk: OnceCell<()>,
+    pub(super) on_disk: OnceCell<()>,
+    pub(super) extracted: tokio::sync::Mutex<Extracted>,
     sealed: Mutex<HashMap<SealOptions, Arc<OnceCell<Sealed>>>>,
 }
 
@@ -148,7 +150,7 @@ impl Layers {
         lock(&self.known).insert(id.clone(), Arc::new(layer));
     }
 
-    fn layer(&self, id: &LayerId) -> Arc<Layer> {
+    pub(super) fn layer(&self, id: &LayerId) -> Arc<Layer> {
         Arc::clone(lock(&self.known).entry(id.clone()).or_default())
     }
 
@@ -163,11 +165,15 @@ impl Layers {
         if layer.pulled.is_some() || layer.planned.is_some() {
             return true;
         }
+        self.has_files(id) || self.sealed_somehow(id).is_ok_and(|row| row.is_some())
+    }
+
+    /// Whether its files are on disk, under this or another id mapping.
+    pub(super) fn has_files(&self, id: &LayerId) -> bool {
         let Ok(directory) = self.store.layout().layer(&id.0) else { return false };
         let Ok(entries) = std::fs::read_dir(directory) else { return false };
         let mut names = entries.filter_map(|it| Some(it.ok()?.file_name()));
         names.any(|name| name.as_encoded_bytes().starts_with(b"fs-"))
-            || self.sealed_somehow(id).is_ok_and(|row| row.is_some())
     }
 
     /// What was worked out of a layer that is not on disk.
@@ -202,14 +208,20 @@ impl Layers {
                 if let Some(listing) = self.read_listing(id).await? {
                     return Ok(listing);
                 }
-                self.on_disk(id).await?;
+                match &layer.pulled {
+                    Some(pulled) => self.pulled_apart(id, &layer, pulled, Part::Listing).await?,
+                    None => self.on_disk(id).await?,
+                }
                 self.read_listing(id).await?.ok_or_else(|| missing(id))
             })
             .await?;
         Ok(Arc::clone(listing))
     }
 
-    async fn read_listing(&self, id: &LayerId) -> Result<Option<Arc<Listing>>, SolveError> {
+    pub(super) async fn read_listing(
+        &self,
+        id: &LayerId,
+    ) -> Result<Option<Arc<Listing>>, SolveError> {
         let path = self.store.layout().layer_listing(&id.0)?;
         blocking(move || match std::fs::read(&path) {
             Ok(bytes) => Listing::decode(&bytes).map(|it| Some(Arc::new(it))).map_err(|error| {
@@ -248,11 +260,11 @@ impl Layers {
                     return self.materialise(id, planned).await;
                 }
                 if let Some(pulled) = &layer.pulled {
-                    return self.pulled_on_disk(id, &layer, pulled).await;
+                    return self.pulled_apart(id, &layer, pulled, Part::Files).await;
                 }
                 // A layer of an earlier build: under this id mapping, or from its blob.
                 match self.sealed_somehow(id)? {
-                    Some(row) => self.unpack(id, row.blob, row.diff_id, None).await,
+                    Some(row) => self.unpack(id, row.blob, row.diff_id, Part::Files, None).await,
                     None => Ok(()),
                 }
             })
@@ -324,11 +336,11 @@ impl Layers {
         }
     }
 
-    /// The roots of planned contents as the worker knows them, layers on disk.
+    /// The roots of planned contents as the worker knows them, with the files that are read.
     async fn open_roots(&self, planned: &Planned) -> Result<(Vec<Root>, Vec<OwnedFd>), SolveError> {
         let mut roots = Vec::with_capacity(planned.contents.roots.len());
         let mut fds: Vec<OwnedFd> = Vec::new();
-        for root in &planned.contents.roots {
+        for (number, root) in planned.contents.roots.iter().enumerate() {
             roots.push(match root {
                 Root::Fd(_) => {
                     let path = self.directory(root).unwrap_or_default();
@@ -339,8 +351,12 @@ impl Layers {
                     Root::Fd(fds.len() - 1)
                 }
                 Root::Layer(id) => {
-                    Box::pin(self.on_disk(id)).await?;
-                    Root::Layer(id.clone())
+                    let contents = planned.contents.files.iter();
+                    let read = contents.filter_map(|content| match content {
+                        Content::Tree { root, path } if root == number => Some(path),
+                        Content::Tree { .. } | Content::Inline(_) => None,
+                    });
+                    Box::pin(self.files_of(id, || read.collect())).await?
                 }
                 Root::Store(path) => Root::Store(path.clone()),
             });
@@ -429,7 +445,7 @@ impl Layers {
 }
 
 /// Bytes of the regular files of a listing.
-fn file_bytes(listing: &Listing) -> u64 {
+pub(super) fn file_bytes(listing: &Listing) -> u64 {
     listing.entries().iter().filter_map(|entry| entry.kind.file_size()).sum()
 }
 

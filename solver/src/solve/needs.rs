@@ -11,9 +11,9 @@ pub struct Need {
     pub wanted: bool,
     /// Its layers are part of the result, so an image needs them as blobs.
     pub exported: bool,
-    /// Its files are read by a process, a copy or an output, so they must be on disk.
+    /// Its files are read by a process or an output, so they must be on disk.
     pub files: bool,
-    /// Its listing is read by a copy that builds upon it.
+    /// Its listing is read by a copy, from it or upon it. What is copied is read where it is.
     pub listing: bool,
 }
 
@@ -47,7 +47,7 @@ pub(super) fn base_inputs(vertex: &Vertex) -> Vec<usize> {
     }
 }
 
-/// Inputs whose files `vertex` reads while it runs.
+/// Inputs of which `vertex` reads files while it runs.
 fn read_inputs(vertex: &Vertex) -> Vec<usize> {
     match &vertex.op {
         Op::File(FileOp { actions, .. }) => actions
@@ -88,13 +88,15 @@ pub(super) fn decide(
         for edge in &vertex.inputs {
             needs[edge.vertex.index()].wanted = true;
         }
-        let listing = matches!(vertex.op, Op::File(_));
+        let is_file = matches!(vertex.op, Op::File(_));
+        let passes_on = matches!(vertex.op, Op::Merge(_) | Op::Diff(_));
+        let listing = is_file || passes_on && need.listing;
         for input in base_inputs(vertex) {
             let add = Need { wanted: true, exported: need.exported, files: need.files, listing };
             needs[vertex.inputs[input].vertex.index()].add(add);
         }
         for input in read_inputs(vertex) {
-            let add = Need { wanted: true, exported: false, files: true, listing: true };
+            let add = Need { wanted: true, exported: false, files: !is_file, listing: true };
             needs[vertex.inputs[input].vertex.index()].add(add);
         }
     }

@@ -1,7 +1,9 @@
-//! Blobs of images become layers on disk: by one process at a time, and side by side unless a layer
-//! links to files of those below it.
+//! Blobs of images become layers, or listings, or some files: by one process at a time, and side by
+//! side unless a layer links to files of those below it.
 
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
@@ -12,9 +14,31 @@ use rbuild_store::records::DiffRow;
 use super::Layers;
 use super::arrive::pipe_of;
 use super::error::{SolveError, SolveErrorKind};
-use super::layers::Pulled;
+use super::layers::{Pulled, file_bytes};
 use crate::event::EventKind;
-use crate::worker::proto::{Answer, LayerId, Request};
+use crate::tree::listing::Listing;
+use crate::worker::proto::{Answer, LayerId, Request, Root};
+
+/// As much of a layer as is needed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Part {
+    /// What it says about paths.
+    Listing,
+    /// That, and its files.
+    Files,
+}
+
+impl Part {
+    fn shown(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Files => "extracting",
+        }
+    }
+}
+
+/// Most times that a blob is read for some of its files: another time it is unpacked.
+const MAX_PASSES: usize = 2;
 
 /// Between two looks whether another process is done.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -32,7 +56,7 @@ impl Layers {
         }
     }
 
-    /// Puts the files of a blob on disk as a layer: of one that is arriving, or of the store.
+    /// Makes a layer of a blob: of one that is arriving, or of the store.
     ///
     /// # Errors
     ///
@@ -42,50 +66,156 @@ impl Layers {
         id: &LayerId,
         blob: BlobId,
         diff_id: DiffId,
+        part: Part,
         arriving: Option<(&Growing, u64)>,
     ) -> Result<(), SolveError> {
+        if part == Part::Listing && self.read_listing(id).await?.is_some() {
+            return Ok(());
+        }
         let open = || -> Result<(OwnedFd, u64), SolveError> {
             if let Some((growing, size)) = arriving {
                 return Ok((pipe_of(growing.clone(), size)?, size));
             }
-            let found = self.store.blobs().open_any(&blob)?;
-            let (file, size) = found.ok_or_else(|| {
-                let text = format!("blob {blob} is not in the store");
-                SolveError::new(SolveErrorKind::Host, text)
-            })?;
-            Ok((file.into(), size))
+            self.open_blob(blob)
         };
         let (stream, size) = open()?;
         let pulled = self.pulled(id);
-        if let Some(Pulled { vertex, .. }) = pulled {
-            let part = format!("extracting {blob}");
-            let kind = EventKind::Status { id: part, current: 0, total: size, done: false };
-            self.events.send(vertex, kind);
-        }
+        let show = |current: u64| {
+            if let Some(Pulled { vertex, .. }) = &pulled {
+                let id = format!("{} {blob}", part.shown());
+                let kind = EventKind::Status { id, current, total: size, done: current == size };
+                self.events.send(*vertex, kind);
+            }
+        };
+        show(0);
         let below = pulled.as_ref().map(|it| it.below.clone()).unwrap_or_default();
         let ask = async |stream: OwnedFd| {
-            let (layer, below) = (id.clone(), below.clone());
-            let request = Request::Unpack { layer, stream: 0, diff_id, below };
-            self.worker.request(request, vec![stream]).await
+            let (layer, below, stream) = (id.clone(), below.clone(), vec![stream]);
+            let request = match part {
+                Part::Files => Request::Unpack { layer, stream: 0, diff_id, below },
+                Part::Listing => Request::List { layer, stream: 0, diff_id, below },
+            };
+            self.worker.request(request, stream).await
         };
         let mut answer = ask(stream).await?;
         if matches!(answer, Answer::NeedsBelow) {
-            Box::pin(self.chain_on_disk(&below)).await?;
+            match part {
+                Part::Files => Box::pin(self.chain_on_disk(&below)).await?,
+                Part::Listing => Box::pin(self.listings(&below)).await.map(drop)?,
+            }
             answer = ask(open()?.0).await?;
         }
-        let Answer::Unpacked { size: n_bytes } = answer else {
-            let text =
-                format!("layer {} links to files of layers below it, which are not here", id.0);
-            return Err(SolveError::new(SolveErrorKind::Host, text));
+        let n_bytes = match (part, answer) {
+            (Part::Files, Answer::Unpacked { size }) => size,
+            (Part::Listing, Answer::Done) => 0,
+            _ => {
+                let text =
+                    format!("layer {} links to files of layers below it, which are not here", id.0);
+                return Err(SolveError::new(SolveErrorKind::Host, text));
+            }
         };
         self.store.db()?.put_layer(&id.0, n_bytes, self.now)?;
-        if let Some(Pulled { vertex, layer, .. }) = pulled {
-            let part = format!("extracting {blob}");
-            let kind = EventKind::Status { id: part, current: size, total: size, done: true };
-            self.events.send(vertex, kind);
+        show(size);
+        if let Some(Pulled { layer, .. }) = pulled {
             let row = DiffRow { diff_id, blob, size: layer.size, media_type: layer.media_type };
             self.store.db()?.put_diff(&row)?;
         }
         Ok(())
     }
+
+    fn open_blob(&self, blob: BlobId) -> Result<(OwnedFd, u64), SolveError> {
+        let found = self.store.blobs().open_any(&blob)?;
+        let (file, size) = found.ok_or_else(|| {
+            SolveError::new(SolveErrorKind::Host, format!("blob {blob} is not in the store"))
+        })?;
+        Ok((file.into(), size))
+    }
+
+    /// Where some files of a layer can be read, each at its path: the layer on disk, or a directory
+    /// that has only files that were asked for. A large part of a layer is worth unpacking it.
+    ///
+    /// # Errors
+    ///
+    /// If the layer cannot be had, or the disk refuses.
+    pub async fn files_of(
+        &self,
+        id: &LayerId,
+        paths: impl FnOnce() -> Vec<Vec<u8>>,
+    ) -> Result<Root, SolveError> {
+        let layer = self.layer(id);
+        if let Some(pulled) = &layer.pulled
+            && !layer.on_disk.initialized()
+            && !self.has_files(id)
+        {
+            let mut extracted = layer.extracted.lock().await;
+            let missing = extracted.missing(paths());
+            if missing.is_empty() && extracted.passes > 0 {
+                return Ok(Root::Store(extracted.dir.clone()));
+            }
+            if extracted.passes < MAX_PASSES && is_small(&*self.listing(id).await?, &missing) {
+                self.arrived(&layer, pulled).await?;
+                if self.extract(id, pulled, &mut extracted, missing).await? {
+                    return Ok(Root::Store(extracted.dir.clone()));
+                }
+            }
+        }
+        self.on_disk(id).await?;
+        Ok(Root::Layer(id.clone()))
+    }
+
+    /// Whether the files could be had in this way.
+    async fn extract(
+        &self,
+        id: &LayerId,
+        pulled: &Pulled,
+        extracted: &mut Extracted,
+        missing: Vec<Vec<u8>>,
+    ) -> Result<bool, SolveError> {
+        if extracted.passes == 0 {
+            let dir = self.store.temp().path("extracted")?;
+            std::fs::create_dir(&dir)
+                .map_err(|error| SolveError::host(&format!("create {}", dir.display()), &error))?;
+            extracted.dir = dir.strip_prefix(self.store.root()).map_or(dir.clone(), Into::into);
+        }
+        extracted.passes += 1;
+        let (stream, _) = self.open_blob(pulled.layer.blob)?;
+        let request = Request::Extract {
+            layer: id.clone(),
+            stream: 0,
+            diff_id: pulled.layer.diff_id,
+            files: missing.clone(),
+            to: extracted.dir.clone(),
+        };
+        let all = matches!(self.worker.request(request, vec![stream]).await?, Answer::Done);
+        if all {
+            extracted.paths.extend(missing);
+        }
+        Ok(all)
+    }
+}
+
+/// Files of a layer that is not on disk.
+#[derive(Debug, Default)]
+pub(super) struct Extracted {
+    /// Below the store's root.
+    dir: PathBuf,
+    paths: HashSet<Vec<u8>>,
+    /// How often the blob has been read for them.
+    passes: usize,
+}
+
+impl Extracted {
+    fn missing(&self, mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        paths.retain(|path| !self.paths.contains(path));
+        paths
+    }
+}
+
+/// Whether files are less than half of a layer.
+fn is_small(layer: &Listing, files: &[Vec<u8>]) -> bool {
+    let size = |path: &Vec<u8>| {
+        let entry = layer.position(path).and_then(|at| layer.entries().get(at));
+        entry.and_then(|it| it.kind.file_size()).unwrap_or(0)
+    };
+    files.iter().map(size).sum::<u64>() < file_bytes(layer) / 2
 }

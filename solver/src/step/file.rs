@@ -145,15 +145,23 @@ impl LiveHost {
 
 impl Host for LiveHost {
     fn open(&self, root: &Root, path: &[u8]) -> io::Result<Box<dyn io::Read + Send>> {
-        if let Root::Layer(layer) = root {
+        let mut root = root.clone();
+        if let Root::Layer(layer) = &root {
             let read = async {
-                self.layers.on_disk(layer).await.map_err(|error| error.text)?;
-                let read = self.worker.read_file(layer.clone(), path.to_vec(), MAX_READ).await;
-                read.map_err(|failure| failure.text)
+                let path = path.to_vec();
+                let found = self.layers.files_of(layer, || vec![path.clone()]).await;
+                if let Root::Store(found) = found.map_err(|error| error.text)? {
+                    return Ok(Err(Root::Store(found)));
+                }
+                let read = self.worker.read_file(layer.clone(), path, MAX_READ).await;
+                read.map(Ok).map_err(|failure| failure.text)
             };
-            let bytes = self.runtime.block_on(read).map_err(io::Error::other)?;
-            return Ok(Box::new(io::Cursor::new(bytes)));
+            match self.runtime.block_on(read).map_err(io::Error::other)? {
+                Ok(bytes) => return Ok(Box::new(io::Cursor::new(bytes))),
+                Err(place) => root = place,
+            }
         }
+        let root = &root;
         let directory = self.layers.directory(root).ok_or(io::ErrorKind::NotFound)?;
         Ok(Box::new(open_beneath(&directory, path)?))
     }

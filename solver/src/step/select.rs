@@ -233,18 +233,42 @@ impl Reader {
         Ok(digests.into_iter().map(|it| it.expect("each content was asked for")).collect())
     }
 
+    /// Digests of files of layers. Those of a layer that is not unpacked for them are read here.
     async fn layer_digests(
         &self,
         files: Vec<(LayerId, Vec<u8>)>,
     ) -> Result<Vec<Digest>, SolveError> {
-        let mut layers: Vec<LayerId> = Vec::new();
-        for (layer, _) in &files {
-            if layers.last() != Some(layer) && !layers.contains(layer) {
-                layers.push(layer.clone());
+        let mut layers: Vec<(LayerId, Vec<usize>)> = Vec::new();
+        for (at, (layer, _)) in files.iter().enumerate() {
+            match layers.iter_mut().rev().find(|(it, _)| it == layer) {
+                Some((_, numbers)) => numbers.push(at),
+                None => layers.push((layer.clone(), vec![at])),
             }
         }
-        self.layers.chain_on_disk(&layers).await?;
-        Ok(self.worker.hash_files(files).await?)
+        let parts = layers.iter().map(async |(layer, numbers)| {
+            let paths: Vec<Vec<u8>> = numbers.iter().map(|at| files[*at].1.clone()).collect();
+            let root = self.layers.files_of(layer, || paths.clone()).await?;
+            let digests = if let Some(directory) = self.layers.directory(&root) {
+                let hash = move || {
+                    let paths: Vec<_> = paths.iter().map(|path| &path[..]).enumerate().collect();
+                    hash_files(&directory, &paths)
+                };
+                let mut found = blocking(hash).await?;
+                found.sort_unstable_by_key(|(at, _)| *at);
+                found.into_iter().map(|(_, hashed)| hashed.digest).collect()
+            } else {
+                let files = paths.into_iter().map(|path| (layer.clone(), path)).collect();
+                self.worker.hash_files(files).await?
+            };
+            Ok::<Vec<Digest>, SolveError>(digests)
+        });
+        let parts = futures_util::future::try_join_all(parts).await?;
+        let mut all: Vec<(usize, Digest)> = Vec::with_capacity(files.len());
+        for ((_, numbers), digests) in layers.iter().zip(parts) {
+            all.extend(numbers.iter().copied().zip(digests));
+        }
+        all.sort_unstable_by_key(|(at, _)| *at);
+        Ok(all.into_iter().map(|(_, digest)| digest).collect())
     }
 }
 

@@ -42,6 +42,32 @@ pub enum Request {
         /// archive links to their files: then the answer is [`Answer::NeedsBelow`].
         below: Chain,
     },
+    /// Make the listing of a layer, from a stream as in `Unpack`, without its files. Answer:
+    /// [`Answer::Done`].
+    List {
+        /// Name of the layer.
+        layer: LayerId,
+        /// As in `Unpack`.
+        stream: FdIndex,
+        /// As in `Unpack`.
+        diff_id: DiffId,
+        /// As in `Unpack`, but only their listings are asked for.
+        below: Chain,
+    },
+    /// Write some files of a layer that has a listing below a directory, from a stream as in
+    /// `Unpack`. Answer: [`Answer::Done`]; [`Answer::NeedsBelow`] if not all of them are in it.
+    Extract {
+        /// Name of the layer.
+        layer: LayerId,
+        /// As in `Unpack`.
+        stream: FdIndex,
+        /// As in `Unpack`.
+        diff_id: DiffId,
+        /// Paths of regular files, in the form of [`Entry::path`].
+        files: Vec<Vec<u8>>,
+        /// Path of the directory below the store's root.
+        to: PathBuf,
+    },
     /// Make a planned layer visible on disk. Answer: [`Answer::Done`].
     Materialise {
         /// Name of the layer, whose listing is in the store already.

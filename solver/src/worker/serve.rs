@@ -295,13 +295,17 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
             .map_err(|error| Failure { kind: FailureKind::Host, text: error.to_string() })
     };
     let result = match request {
-        Request::Unpack { layer, stream, diff_id, below } => {
-            let mut stream = file(stream)?;
-            match layers.unpack(&layer, &mut stream, diff_id, &below) {
-                Err(Error::NeedsBelow) => Ok(Answer::NeedsBelow),
-                result => result.map(|size| Answer::Unpacked { size }),
-            }
-        }
+        Request::Unpack { layer, stream, diff_id, below } => or_needs_below(
+            layers
+                .unpack(&layer, &mut file(stream)?, diff_id, &below)
+                .map(|size| Answer::Unpacked { size }),
+        ),
+        Request::List { layer, stream, diff_id, below } => or_needs_below(
+            layers.list(&layer, &mut file(stream)?, diff_id, &below).map(|()| Answer::Done),
+        ),
+        Request::Extract { layer, stream, diff_id, files, to } => or_needs_below(
+            layers.extract(&layer, &mut file(stream)?, diff_id, &files, &to).map(|()| Answer::Done),
+        ),
         Request::Materialise { layer, roots, contents } => {
             layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
         }
@@ -334,4 +338,11 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         }
     };
     result.map_err(|error| error.to_failure())
+}
+
+fn or_needs_below(result: Result<Answer, Error>) -> Result<Answer, Error> {
+    match result {
+        Err(Error::NeedsBelow) => Ok(Answer::NeedsBelow),
+        result => result,
+    }
 }

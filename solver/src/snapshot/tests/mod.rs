@@ -33,11 +33,26 @@ impl Place {
         place_in(self.dir.path(), driver)
     }
 
+    /// Unpacks an archive, and sees to it that without its files it is the same.
     fn unpack(&self, archive: &[u8]) -> Result<LayerId, Error> {
         let digest = Digest::of(archive);
         let layer = LayerId(digest.hex().into());
-        self.layers.unpack(&layer, &mut &archive[..], DiffId(digest), &[])?;
-        Ok(layer)
+        let unpacked = self.layers.unpack(&layer, &mut &archive[..], DiffId(digest), &[]);
+        let paper = place(Driver::Plain);
+        let listed = paper.layers.list(&layer, &mut &archive[..], DiffId(digest), &[]);
+        match &unpacked {
+            Ok(_) => {
+                listed.expect("is listed, too");
+                let listing = |layers: &LayerStore| layers.listing(&layer).expect("has one");
+                assert_eq!(listing(&paper.layers), listing(&self.layers));
+                assert!(!paper.layers.is_on_disk(&layer).expect("says"));
+            }
+            Err(error) => {
+                let why = |error: &Error| error.to_failure().text;
+                assert_eq!(listed.as_ref().map_err(why), Err(why(error)));
+            }
+        }
+        unpacked.map(|_| layer)
     }
 
     fn fs(&self, layer: &LayerId) -> PathBuf {

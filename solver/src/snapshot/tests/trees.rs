@@ -237,6 +237,9 @@ fn links_to_files_of_layers_below_bring_them_up() {
     assert!(matches!(unpack(&[]), Err(Error::Archive { .. })));
     let strange = [LayerId("00".repeat(32).into())];
     assert!(matches!(unpack(&strange), Err(Error::NeedsBelow)));
+    // Its listing needs no files, and says which layers it belongs to.
+    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &below).expect("lists");
+    assert!(matches!(unpack(&below[..1]), Err(Error::OtherBelow { .. })));
     unpack(&below).expect("unpacks");
     check_listing(
         &place,
@@ -250,6 +253,33 @@ fn links_to_files_of_layers_below_bring_them_up() {
     assert_eq!(fs::read(place.fs(&layer).join("copy")).expect("reads"), b"new");
     unpack(&below).expect("is there");
     assert!(matches!(unpack(&below[..1]), Err(Error::OtherBelow { .. })));
+}
+
+#[test]
+fn files_come_out_of_a_layer_that_is_only_listed() {
+    let place = place(Driver::Plain);
+    let bytes = archive(
+        "f z one\nh a z\nd x\nf x/y 3\nl s x\nf s/w 4\nf t old\nf t new\nf q two\nf p no\nh p q\nf k 5\nh j k\nf k 6",
+    );
+    let digest = Digest::of(&bytes);
+    let layer = LayerId(digest.hex().into());
+    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &[]).expect("lists");
+    let to = place.layers.store.temp().path("some").expect("has a place");
+    fs::create_dir(&to).expect("mkdir");
+    let extract = |paths: &[&str], bytes: &[u8]| {
+        let paths: Vec<Vec<u8>> = paths.iter().map(|it| it.as_bytes().to_vec()).collect();
+        place.layers.extract(&layer, &mut &bytes[..], DiffId(digest), &paths, &to)
+    };
+    extract(&["a", "t", "x/w"], &bytes).expect("extracts");
+    assert_eq!(files(&to), "a: one\nt: new\nx/\nx/w: 4\nz: one\n");
+    extract(&["x/y", "p"], &bytes).expect("extracts");
+    assert_eq!(files(&to), "a: one\np: two\nq: two\nt: new\nx/\nx/w: 4\nx/y: 3\nz: one\n");
+    // Its content came under a name that has another one now.
+    assert!(matches!(extract(&["j"], &bytes), Err(Error::NeedsBelow)));
+    assert!(matches!(extract(&["a"], &archive("f a x")), Err(Error::Mismatch { .. })));
+    assert!(!place.layers.is_on_disk(&layer).expect("says"));
+    place.layers.unpack(&layer, &mut &bytes[..], DiffId(digest), &[]).expect("unpacks");
+    assert_eq!(fs::read(place.fs(&layer).join("a")).expect("reads"), b"one");
 }
 
 #[test]
