@@ -42,6 +42,9 @@ pub enum EventKind {
     Missed {
         /// Names of parts: `context./src/main.c`, `env.CC`; empty where it never ran before.
         changed: Vec<String>,
+        /// Whether the result is known, but its files cannot be had: they are torn, or of ids that
+        /// this build has not.
+        out_of_reach: bool,
     },
     /// Work on it ended.
     Completed {

@@ -29,6 +29,7 @@ mod reproducible;
 mod rows;
 mod run;
 mod rungs;
+mod rungs_change;
 mod shipped;
 mod ssh;
 mod store;

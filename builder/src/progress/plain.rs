@@ -185,9 +185,12 @@ impl<W: Write> Renderer for Plain<W> {
                 self.focus(vertex);
             }
             EventKind::Cached => self.view.number(vertex).cached = true,
-            EventKind::Missed { changed } => {
+            EventKind::Missed { changed, out_of_reach } => {
                 let number = self.focus(vertex);
-                let text = if changed.is_empty() {
+                let text = if *out_of_reach {
+                    "in the cache, but its files are torn, or of ids that this rung has not"
+                        .to_owned()
+                } else if changed.is_empty() {
                     "not in the cache".to_owned()
                 } else {
                     format!("changed: {}", changed.join(", "))

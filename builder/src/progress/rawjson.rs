@@ -49,8 +49,10 @@ impl Renderer for RawJson<'_> {
                 vertex.insert("cached".to_owned(), json!(true));
                 return;
             }
-            EventKind::Missed { changed } => {
-                json!({"missed": [{"vertex": digest, "changed": changed}]})
+            EventKind::Missed { changed, out_of_reach } => {
+                let missed =
+                    json!({"vertex": digest, "changed": changed, "outOfReach": out_of_reach});
+                json!({"missed": [missed]})
             }
             EventKind::Completed { error } => {
                 vertex.insert("completed".to_owned(), json!(at));

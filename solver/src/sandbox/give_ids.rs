@@ -23,7 +23,10 @@ pub enum MapName {
         count: u32,
     },
     /// One id, which is root.
-    Single,
+    Single {
+        /// Which it is outside.
+        uid: u32,
+    },
 }
 
 impl MapName {
@@ -31,7 +34,7 @@ impl MapName {
     pub fn ownership(self) -> Ownership {
         match self {
             Self::Root | Self::Range { .. } => Ownership::Real,
-            Self::Single => Ownership::Recorded,
+            Self::Single { .. } => Ownership::Recorded,
         }
     }
 
@@ -40,7 +43,7 @@ impl MapName {
         match self {
             Self::Root => MapKey::root(),
             Self::Range { base, count } => MapKey::range(base, count),
-            Self::Single => MapKey::single(),
+            Self::Single { uid } => MapKey::single(uid),
         }
     }
 }
@@ -54,7 +57,7 @@ pub(crate) fn write_single(process: &str, (uid, gid): (u32, u32)) -> Result<MapN
     write("setgroups", "deny")?;
     write("uid_map", &idmap::text(&idmap::single(uid)))?;
     write("gid_map", &idmap::text(&idmap::single(gid)))?;
-    Ok(MapName::Single)
+    Ok(MapName::Single { uid })
 }
 
 /// Effective user and group id.

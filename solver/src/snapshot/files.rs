@@ -15,15 +15,15 @@ use std::sync::{Arc, PoisonError};
 use rbuild_store::entry::{Entry, Kind};
 use rustix::io::Errno;
 
-use super::LayerStore;
 use super::dir::{self, Cursor, split, stat};
 use super::error::{Error, show};
 use super::grow::implied;
 use super::owner::Table;
 use super::remove::remove_tree;
+use super::{LayerStore, Source};
 use crate::tree::listing::Listing;
 use crate::tree::view::View;
-use crate::worker::proto::{LayerId, Sealed};
+use crate::worker::proto::{Content, LayerId, Sealed};
 
 /// Largest listing that is read.
 const MAX_LISTING_BYTES: u64 = 4 << 30;
@@ -233,21 +233,57 @@ impl LayerStore {
             .map_err(Error::io("move away", from.as_os_str().as_encoded_bytes()))
     }
 
-    /// Sees to it that the files of a layer are on disk, from its sealed blob if need be.
+    /// Sees to it that the files of a layer are on disk: from its sealed blob, or from where another
+    /// id mapping has them, if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`] if neither is of use; if the disk refuses.
     pub(crate) fn require(&self, layer: &LayerId) -> Result<(), Error> {
         if self.is_on_disk(layer)? {
             return Ok(());
         }
-        let missing = |what| Error::Missing { layer: layer.0.to_string(), what };
-        let sealed = self.sealed(layer)?.ok_or_else(|| missing("it has no files on disk"))?;
-        let (mut blob, _) = self
-            .store
-            .blobs()
-            .open_any(&sealed.blob)?
-            .ok_or_else(|| missing("its blob is gone"))?;
-        let below = self.remembered_below(layer)?;
-        below.iter().try_for_each(|layer| self.require(layer))?;
-        self.unpack(layer, &mut blob, sealed.diff_id, &below).map(drop)
+        let sealed = self.sealed(layer)?;
+        let found = sealed.map(|it| self.store.blobs().open_any(&it.blob)).transpose()?.flatten();
+        if let (Some(Sealed { diff_id, .. }), Some((mut blob, _))) = (sealed, found) {
+            let below = self.remembered_below(layer)?;
+            below.iter().try_for_each(|layer| self.require(layer))?;
+            return self.unpack(layer, &mut blob, diff_id, &below).map(drop);
+        }
+        if self.adopt(layer)? {
+            return Ok(());
+        }
+        let what = match sealed {
+            Some(_) => "its blob is gone",
+            None => "it has no files on disk",
+        };
+        Err(Error::Missing { layer: layer.0.to_string(), what })
+    }
+
+    /// Copies the files of a layer from where another id mapping has them, if this process may read
+    /// all of them. Whatever is wrong with them, the layer is then not to be had from there.
+    fn adopt(&self, layer: &LayerId) -> Result<bool, Error> {
+        let directory = self.layout().layer(&layer.0)?;
+        let shown = directory.as_os_str().as_encoded_bytes();
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            entries => entries.map_err(Error::io("list", shown))?,
+        };
+        let listing = self.listing(layer)?;
+        let is_file = |it: &&Entry| matches!(it.kind, Kind::File { .. });
+        let content = |it: &Entry| Content::Tree { root: 0, path: it.path.clone() };
+        let contents = listing.entries().iter().filter(is_file).map(content).collect();
+        for entry in entries {
+            let path = entry.map_err(Error::io("list", shown))?.path();
+            let is_files =
+                path.file_name().is_some_and(|it| it.as_encoded_bytes().starts_with(b"fs-"));
+            let Ok(path) = path.strip_prefix(self.store.root()) else { continue };
+            let source = Source::Store(path.to_owned());
+            if is_files && self.materialise(layer, &[source], &contents).is_ok() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The blob that was made of a layer, if it was.

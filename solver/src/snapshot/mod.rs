@@ -93,9 +93,9 @@ impl MapKey {
         Self(format!("u{base}x{count}"))
     }
 
-    /// One id, mapped to root in a user namespace.
-    pub fn single() -> Self {
-        Self("s".to_owned())
+    /// One id, `uid` on the host, mapped to root in a user namespace.
+    pub fn single(uid: u32) -> Self {
+        Self(format!("s{uid}"))
     }
 
     /// The ids of the host itself, as root.

@@ -12,6 +12,7 @@ use super::keys::Selections;
 use super::layers::Layers;
 use super::needs::{self, Need};
 use super::outside;
+use super::recall::Recalled;
 use super::trees::Trees;
 use super::{Counts, SolveRequest, Solved, Solver};
 use crate::cache::KeyParts;
@@ -125,7 +126,7 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
     };
     build.selections = step::select::outside(&build, &needed).await?;
     build.definition = build.definition_keys(&needed);
-    let found = build.look_up(&needed)?;
+    let mut found = build.look_up(&needed)?;
     build.save_stat_caches();
 
     let need = Need {
@@ -135,15 +136,25 @@ async fn begin(solver: &Solver, request: SolveRequest) -> Result<Begun, SolveErr
         listing: false,
     };
     let wanted: Vec<(VertexId, Need)> = targets.iter().map(|&id| (id, need)).collect();
-    let (needs, mut runs) = needs::decide(&graph, &wanted, |id, need| match found.get(&id) {
-        Some(outcome) if step::image::is_image(&graph[id].op) => {
-            // An image runs if its files are read: then it is pulled.
-            !(need.files || need.listing) || outcome.outputs.iter().all(Vec::is_empty)
+    let mut runs = loop {
+        let (needs, runs) = needs::decide(&graph, &wanted, |id, need| match found.get(&id) {
+            Some(outcome) if step::image::is_image(&graph[id].op) => {
+                // An image runs if its files are read: then it is pulled.
+                !(need.files || need.listing) || outcome.outputs.iter().all(Vec::is_empty)
+            }
+            Some(outcome) => build.serves(outcome, need),
+            None => build.outside.contains_key(&id),
+        });
+        let lost = build.out_of_reach(&found, (&needs, &runs)).await?;
+        if lost.is_empty() {
+            build.needs = needs;
+            break runs;
         }
-        Some(outcome) => build.serves(outcome, need),
-        None => build.outside.contains_key(&id),
-    });
-    build.needs = needs;
+        // What has to be made again may need more than is needed now.
+        for id in lost {
+            found.remove(&id);
+        }
+    };
     for &id in &needed {
         runs[id.index()] &= !build.outside.contains_key(&id);
         if runs[id.index()] && matches!(graph[id].op, Op::Exec(_)) {
@@ -277,7 +288,7 @@ async fn run_step(
     let definition = build.definition.get(&id).map(KeyParts::key);
     if use_cache
         && definition != Some(key)
-        && let Some(outcome) = build.cached(key, id)?
+        && let Recalled::Here(outcome) = build.cached(key, id).await?
     {
         events.send(vertex.digest, EventKind::Cached);
         build.remember(id, definition, &outcome, Vec::new(), None)?;
@@ -285,14 +296,19 @@ async fn run_step(
     }
     let lock = build.lock(key).await?;
     // Another build may have made it meanwhile, however short the wait was.
-    if use_cache && let Some(outcome) = build.cached(key, id)? {
-        events.send(vertex.digest, EventKind::Cached);
-        return Ok(outcome);
-    }
+    let recalled = if use_cache { build.cached(key, id).await? } else { Recalled::Unknown };
+    let out_of_reach = match recalled {
+        Recalled::Here(outcome) => {
+            events.send(vertex.digest, EventKind::Cached);
+            return Ok(outcome);
+        }
+        Recalled::OutOfReach => true,
+        Recalled::Unknown => false,
+    };
     events.send(vertex.digest, EventKind::Started);
     if build.request.explain {
         let changed = build.explain(id, &parts, &selections)?;
-        events.send(vertex.digest, EventKind::Missed { changed });
+        events.send(vertex.digest, EventKind::Missed { changed, out_of_reach });
     }
     let result = step::run(build, id, &inputs).await?;
     let outcome = Outcome { outputs: result.outputs, key, planned_only: result.planned_only };

@@ -70,6 +70,8 @@ pub(super) struct Layer {
     /// That blob on its way.
     pub(super) arriving: watch::Sender<Option<Growing>>,
     pub(super) on_disk: OnceCell<()>,
+    /// Whether its files can be had: see [`Layers::in_reach`].
+    in_reach: OnceCell<bool>,
     pub(super) extracted: tokio::sync::Mutex<Extracted>,
     sealed: Mutex<HashMap<SealOptions, Arc<OnceCell<Sealed>>>>,
 }
@@ -174,6 +176,28 @@ impl Layers {
         let Ok(entries) = std::fs::read_dir(directory) else { return false };
         let mut names = entries.filter_map(|it| Some(it.ok()?.file_name()));
         names.any(|name| name.as_encoded_bytes().starts_with(b"fs-"))
+    }
+
+    /// Whether the files of a layer can be had by this build. Those of an earlier build's layer that
+    /// is no blob lie on a disk alone, and may belong to ids that this build has not: then the
+    /// worker tells, who takes them over if it may read them.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read or the worker cannot tell.
+    pub async fn in_reach(&self, id: &LayerId) -> Result<bool, SolveError> {
+        let layer = self.layer(id);
+        if layer.pulled.is_some() || layer.planned.is_some() {
+            return Ok(true);
+        }
+        let ask = async || {
+            if self.sealed_somehow(id)?.is_some() {
+                return Ok(true);
+            }
+            let answer = self.worker.request(Request::Have { layer: id.clone() }, vec![]).await?;
+            Ok::<_, SolveError>(matches!(answer, Answer::Had(true)))
+        };
+        layer.in_reach.get_or_try_init(ask).await.copied()
     }
 
     /// What was worked out of a layer that is not on disk.

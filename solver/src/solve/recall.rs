@@ -13,6 +13,16 @@ use crate::cache::{CacheKey, KeyParts, Record};
 use crate::llb::VertexId;
 use crate::llb::op::Op;
 
+/// What is known of a result.
+pub(super) enum Recalled {
+    /// All that is needed.
+    Here(Outcome),
+    /// A result whose files cannot be had: they are torn, or of ids that this build has not.
+    OutOfReach,
+    /// Nothing.
+    Unknown,
+}
+
 impl Build {
     /// Looks all definition keys up at once. Images have results without a record.
     pub(super) fn look_up(
@@ -73,15 +83,46 @@ impl Build {
         outcome.outputs.iter().flatten().all(|layer| self.layers.is_here(layer))
     }
 
-    /// A result by key, if it is whole and of use.
-    pub(super) fn cached(
+    /// Whether the files of a known result can be had, if they are needed.
+    pub(super) async fn in_reach(&self, outcome: &Outcome, need: Need) -> Result<bool, SolveError> {
+        if !(need.exported || need.files) {
+            return Ok(true);
+        }
+        let layers = outcome.outputs.iter().flatten();
+        let all = layers.map(|layer| self.layers.in_reach(layer));
+        Ok(futures_util::future::try_join_all(all).await?.into_iter().all(|it| it))
+    }
+
+    /// Of the results that were found and that nothing makes again, those whose files are needed and
+    /// out of reach.
+    pub(super) async fn out_of_reach(
         &self,
-        key: CacheKey,
-        id: VertexId,
-    ) -> Result<Option<Outcome>, SolveError> {
+        found: &HashMap<VertexId, Outcome>,
+        (needs, runs): (&[Need], &[bool]),
+    ) -> Result<Vec<VertexId>, SolveError> {
+        let mut lost = Vec::new();
+        for id in
+            self.request.graph.ids().filter(|it| needs[it.index()].wanted && !runs[it.index()])
+        {
+            if let Some(outcome) = found.get(&id)
+                && !self.in_reach(outcome, needs[id.index()]).await?
+            {
+                lost.push(id);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// A result by key, if it is whole and of use.
+    pub(super) async fn cached(&self, key: CacheKey, id: VertexId) -> Result<Recalled, SolveError> {
         let record = self.solver.store.db()?.records(&[key.0])?.into_iter().next().flatten();
-        let Some(outcome) = record.and_then(|it| self.recalled(&it)) else { return Ok(None) };
-        Ok(Some(outcome).filter(|it| self.serves(it, self.needs[id.index()])))
+        let outcome = record.and_then(|it| self.recalled(&it));
+        let need = self.needs[id.index()];
+        match outcome.filter(|it| self.serves(it, need)) {
+            Some(outcome) if self.in_reach(&outcome, need).await? => Ok(Recalled::Here(outcome)),
+            Some(_) => Ok(Recalled::OutOfReach),
+            None => Ok(Recalled::Unknown),
+        }
     }
 
     /// Waits for the right to make the result of `key`.

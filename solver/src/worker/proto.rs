@@ -77,6 +77,11 @@ pub enum Request {
         /// Content of each regular file, in the order of the listing's regular files.
         contents: ContentList,
     },
+    /// See to it that the files of a layer are on disk. Answer: [`Answer::Had`].
+    Have {
+        /// The layer.
+        layer: LayerId,
+    },
     /// A process is to be run later: make ready what it will need. Answer: [`Answer::Done`].
     Expect(Expected),
     /// Run a process. Answer: [`Answer::Exited`].
@@ -307,6 +312,8 @@ pub enum Answer {
     },
     /// The layer cannot be unpacked before those below it.
     NeedsBelow,
+    /// Whether a layer's files are on disk now.
+    Had(bool),
     /// A process ended.
     Exited {
         /// How.

@@ -394,7 +394,7 @@ fn owned() -> Vec<u8> {
 fn owners_that_the_host_cannot_hold_survive_a_step() {
     with_mounts("owners_that_the_host_cannot_hold_survive_a_step", || {
         for (mapkey, ownership) in
-            [(MapKey::single(), Ownership::Recorded), (MapKey::root(), Ownership::Real)]
+            [(MapKey::single(1000), Ownership::Recorded), (MapKey::root(), Ownership::Real)]
         {
             let dir = tempfile::tempdir().expect("temporary directory");
             let store = Arc::new(Store::open(dir.path()).expect("opens the store"));
