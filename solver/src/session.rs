@@ -5,7 +5,8 @@
 //! selected by name.
 
 use std::future::Future;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use rbuild_store::blobs::BlobWriter;
@@ -41,6 +42,24 @@ pub struct SessionError {
     pub text: String,
     /// What to do about it.
     pub hint: Option<String>,
+}
+
+impl SessionError {
+    /// It was not offered, or does not exist.
+    pub const fn user(text: String) -> Self {
+        Self { kind: SessionErrorKind::User, text, hint: None }
+    }
+
+    /// A server refused or lied.
+    pub const fn remote(text: String) -> Self {
+        Self { kind: SessionErrorKind::Remote, text, hint: None }
+    }
+
+    /// The disk did not let us do something (`read`, for example) with the file at `path`.
+    pub fn disk(action: &str, path: &Path, error: &io::Error) -> Self {
+        let text = format!("cannot {action} {}: {error}", path.display());
+        Self { kind: SessionErrorKind::Host, text, hint: None }
+    }
 }
 
 /// Kinds of failures.

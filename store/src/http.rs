@@ -345,7 +345,8 @@ fn bare(text: &str) -> (String, &str) {
     (text[..end].trim().to_owned(), &text[end..])
 }
 
-fn unquote(quoted: &str) -> (String, &str) {
+/// A quoted string (RFC 9110 section 5.6.4) behind its first quote, and what follows it.
+pub(crate) fn unquote(quoted: &str) -> (String, &str) {
     let mut value = String::new();
     let mut chars = quoted.char_indices();
     while let Some((index, it)) = chars.next() {

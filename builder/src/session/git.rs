@@ -108,17 +108,18 @@ pub async fn fetch(
     let done = store.root().join(&relative);
     if !done.is_dir() {
         let parent = store.layout().downloads();
-        std::fs::create_dir_all(&parent).map_err(|error| host("create", &parent, &error))?;
-        let temporary = tempfile::Builder::new()
-            .prefix("git-")
-            .tempdir_in(super::scratch(store)?)
-            .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
+        std::fs::create_dir_all(&parent)
+            .map_err(|error| SessionError::disk("create", &parent, &error))?;
+        let temporary =
+            tempfile::Builder::new().prefix("git-").tempdir_in(super::scratch(store)?).map_err(
+                |error| SessionError::disk("create a directory in", &store.layout().tmp(), &error),
+            )?;
         let tree = checkout::checkout(&git, source, &found, temporary.path()).await?;
         // A second build may have been faster: its tree is the same.
         if let Err(error) = std::fs::rename(&tree, &done)
             && !done.is_dir()
         {
-            return Err(host("rename into", &done, &error));
+            return Err(SessionError::disk("rename into", &done, &error));
         }
     }
     Ok((subdirectory(source, &relative, store.root())?, found.object))
@@ -132,7 +133,7 @@ fn subdirectory(source: &GitSource, tree: &Path, root: &Path) -> Result<PathBuf,
         let kind = root.join(&path).symlink_metadata().map(|it| it.file_type());
         if part == ".." || !kind.is_ok_and(|it| it.is_dir()) {
             let text = format!("{} has no directory `{}`", source.url, source.subdir);
-            return Err(user(text));
+            return Err(SessionError::user(text));
         }
     }
     Ok(path)
@@ -145,11 +146,11 @@ fn refuse_odd(source: &GitSource) -> Result<(), SessionError> {
     {
         if text.starts_with('-') || text.contains(|it: char| it.is_control()) || text.contains("::")
         {
-            return Err(user(format!("`{text}` is not an acceptable git {what}")));
+            return Err(SessionError::user(format!("`{text}` is not an acceptable git {what}")));
         }
     }
     if !source.checksum.bytes().all(|it| it.is_ascii_hexdigit()) {
-        return Err(user(format!(
+        return Err(SessionError::user(format!(
             "invalid checksum {} for Git URL, expected hex commit hash",
             source.checksum
         )));
@@ -211,10 +212,12 @@ async fn resolve(git: &Git, source: &GitSource) -> Result<Found, SessionError> {
     }
     if source.fetch_by_commit {
         if checksum.is_empty() {
-            return Err(user("fetch-by-commit requires a checksum or a commit SHA ref".to_owned()));
+            return Err(SessionError::user(
+                "fetch-by-commit requires a checksum or a commit SHA ref".to_owned(),
+            ));
         }
         if !is_commit(checksum) {
-            return Err(user(format!(
+            return Err(SessionError::user(format!(
                 "fetch-by-commit requires a full commit SHA checksum, got {checksum:?}"
             )));
         }
@@ -229,7 +232,10 @@ async fn resolve(git: &Git, source: &GitSource) -> Result<Found, SessionError> {
         let listing =
             git.run(Reach::Network, None, &["ls-remote", "--symref", &source.url, "HEAD"]).await?;
         default_branch(&listing).ok_or_else(|| {
-            user(format!("could not find default branch for repository: {}", source.url))
+            SessionError::user(format!(
+                "could not find default branch for repository: {}",
+                source.url
+            ))
         })?
     } else {
         reference.to_owned()
@@ -237,10 +243,8 @@ async fn resolve(git: &Git, source: &GitSource) -> Result<Found, SessionError> {
     let peeled = format!("{name}^{{}}");
     let listing =
         git.run(Reach::Network, None, &["ls-remote", "--", &source.url, &name, &peeled]).await?;
-    let (object, commit) = pick(&listing, &name).ok_or_else(|| SessionError {
-        kind: SessionErrorKind::User,
-        text: format!("repository does not contain ref {name}, output: {listing:?}"),
-        hint: None,
+    let (object, commit) = pick(&listing, &name).ok_or_else(|| {
+        SessionError::user(format!("repository does not contain ref {name}, output: {listing:?}"))
     })?;
     if !object.starts_with(checksum) && !commit.as_ref().is_some_and(|it| it.starts_with(checksum))
     {
@@ -250,7 +254,7 @@ async fn resolve(git: &Git, source: &GitSource) -> Result<Found, SessionError> {
 }
 
 fn other_commit(expected: &str, actual: &str) -> SessionError {
-    user(format!("expected checksum to match {expected}, got {actual}"))
+    SessionError::user(format!("expected checksum to match {expected}, got {actual}"))
 }
 
 /// Whether a text is the name of an object, SHA-1 or SHA-256.
@@ -285,18 +289,6 @@ fn pick(listing: &str, name: &str) -> Option<(String, Option<String>)> {
 fn base64(bytes: &[u8]) -> String {
     use base64::Engine as _;
     base64::engine::general_purpose::STANDARD.encode(bytes)
-}
-
-fn user(text: String) -> SessionError {
-    SessionError { kind: SessionErrorKind::User, text, hint: None }
-}
-
-fn host(action: &str, path: &Path, error: &std::io::Error) -> SessionError {
-    SessionError {
-        kind: SessionErrorKind::Host,
-        text: format!("cannot {action} {}: {error}", path.display()),
-        hint: None,
-    }
 }
 
 #[cfg(test)]

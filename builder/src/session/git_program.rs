@@ -85,11 +85,11 @@ impl Git {
         if deep.len() < arguments.len() && (said.contains("shallow") || said.contains("--depth")) {
             return Box::pin(self.run(reach, repository, &deep)).await;
         }
-        Err(SessionError {
-            kind: SessionErrorKind::Remote,
-            text: format!("git {} failed: {}", arguments.first().unwrap_or(&""), said.trim()),
-            hint: None,
-        })
+        Err(SessionError::remote(format!(
+            "git {} failed: {}",
+            arguments.first().unwrap_or(&""),
+            said.trim()
+        )))
     }
 
     async fn output(

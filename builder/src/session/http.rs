@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use rbuild_solver::session::{Progress, SessionError, SessionErrorKind};
+use rbuild_solver::session::{Progress, SessionError};
 use rbuild_store::digest::Digest;
 use rbuild_store::http::{Fetch, Fetched, Validators, Web, WebHead, file_name};
 use rbuild_store::local::Store;
@@ -57,14 +57,8 @@ pub async fn fetch(
     progress: Progress<'_>,
 ) -> Result<HttpFile, SessionError> {
     let url = Url::parse(identifier)
-        .map_err(|error| user(format!("`{identifier}` is not a URL: {error}")))?;
-    let checksum = match attrs.get("http.checksum").filter(|it| !it.is_empty()) {
-        Some(text) => Some(
-            text.parse::<Digest>()
-                .map_err(|error| user(format!("digest mismatch: checksum `{text}`: {error}")))?,
-        ),
-        None => None,
-    };
+        .map_err(|error| SessionError::user(format!("`{identifier}` is not a URL: {error}")))?;
+    let checksum = checksum(attrs)?;
     let mode = mode(attrs)?;
     let key =
         Digest::of(serde_json::to_vec(&(identifier, attrs)).unwrap_or_default().as_slice()).hex();
@@ -84,13 +78,14 @@ pub async fn fetch(
         .map(|it| Validators { etag: it.etag.clone(), last_modified: it.last_modified.clone() });
     let question =
         Fetch { url: &url, headers: &[], known: validators.as_ref(), checksum, limit: MAX_FILE };
-    let temporary = tempfile::Builder::new()
-        .prefix("http-")
-        .tempdir_in(super::scratch(store)?)
-        .map_err(|error| host("create a directory in", &store.layout().tmp(), &error))?;
+    let temporary =
+        tempfile::Builder::new().prefix("http-").tempdir_in(super::scratch(store)?).map_err(
+            |error| SessionError::disk("create a directory in", &store.layout().tmp(), &error),
+        )?;
     let part = temporary.path().join(".part");
-    let mut file =
-        tokio::fs::File::create(&part).await.map_err(|error| host("create", &part, &error))?;
+    let mut file = tokio::fs::File::create(&part)
+        .await
+        .map_err(|error| SessionError::disk("create", &part, &error))?;
     let shown = url.path().rsplit('/').next().unwrap_or_default().to_owned();
     let fetched = web
         .fetch(&question, &mut file, &|done, total| {
@@ -101,14 +96,17 @@ pub async fn fetch(
     let (head, digest) = match (fetched, known) {
         (Fetched::NotModified, Some(known)) => return Ok(known),
         (Fetched::NotModified, None) => {
-            return Err(user(format!("{identifier} answered that nothing changed, unasked")));
+            return Err(SessionError::user(format!(
+                "{identifier} answered that nothing changed, unasked"
+            )));
         }
         (Fetched::File { head, digest, .. }, _) => (head, digest),
     };
     let wanted = attrs.get("http.filename").map(String::as_str);
     let name = file_name(wanted, Some(&head), &url);
     let finished = temporary.path().join(&name);
-    std::fs::rename(&part, &finished).map_err(|error| host("rename", &part, &error))?;
+    std::fs::rename(&part, &finished)
+        .map_err(|error| SessionError::disk("rename", &part, &error))?;
     set_metadata(&finished, mode, &head)?;
     let dir =
         PathBuf::from("downloads").join(Digest::of(format!("{key}{digest}").as_bytes()).hex());
@@ -126,15 +124,26 @@ pub async fn fetch(
     Ok(result)
 }
 
+fn checksum(attrs: &BTreeMap<String, String>) -> Result<Option<Digest>, SessionError> {
+    let text = attrs.get("http.checksum").filter(|it| !it.is_empty());
+    let parsed = text.map(|text| {
+        text.parse().map_err(|error| {
+            SessionError::user(format!("digest mismatch: checksum `{text}`: {error}"))
+        })
+    });
+    parsed.transpose()
+}
+
 fn mode(attrs: &BTreeMap<String, String>) -> Result<u32, SessionError> {
     let Some(text) = attrs.get("http.perm") else { return Ok(DEFAULT_MODE) };
-    let bits =
-        u32::from_str_radix(text, 8).map_err(|_| user(format!("mode `{text}` is not octal")))?;
+    let bits = u32::from_str_radix(text, 8)
+        .map_err(|_| SessionError::user(format!("mode `{text}` is not octal")))?;
     Ok(bits & 0o7777)
 }
 
 fn prepared(directory: &Path) -> Result<&Path, SessionError> {
-    std::fs::create_dir_all(directory).map_err(|error| host("create", directory, &error))?;
+    std::fs::create_dir_all(directory)
+        .map_err(|error| SessionError::disk("create", directory, &error))?;
     Ok(directory)
 }
 
@@ -149,7 +158,7 @@ fn publish(temporary: tempfile::TempDir, directory: &Path) -> Result<(), Session
             Ok(())
         }
         Err(_) if directory.is_dir() => Ok(()),
-        Err(error) => Err(host("rename into", directory, &error)),
+        Err(error) => Err(SessionError::disk("rename into", directory, &error)),
     }
 }
 
@@ -160,17 +169,5 @@ fn set_metadata(path: &Path, mode: u32, head: &WebHead) -> Result<(), SessionErr
     std::fs::File::open(path)
         .and_then(|file| file.set_modified(time))
         .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
-        .map_err(|error| host("set mode and time of", path, &error))
-}
-
-fn user(text: String) -> SessionError {
-    SessionError { kind: SessionErrorKind::User, text, hint: None }
-}
-
-fn host(action: &str, path: &Path, error: &std::io::Error) -> SessionError {
-    SessionError {
-        kind: SessionErrorKind::Host,
-        text: format!("cannot {action} {}: {error}", path.display()),
-        hint: None,
-    }
+        .map_err(|error| SessionError::disk("set mode and time of", path, &error))
 }

@@ -141,9 +141,9 @@ impl Images {
     }
 
     async fn by_name(&self, name: &str, platform: &Platform) -> Result<Known, NotFound> {
-        let reference: Reference = name
-            .parse()
-            .map_err(|error| user(format!("`{name}` is not an image name: {error}")))?;
+        let reference: Reference = name.parse().map_err(|error| {
+            SessionError::user(format!("`{name}` is not an image name: {error}"))
+        })?;
         let reference = reference.or_latest();
         if !self.pull
             && let Some(tag) =
@@ -197,10 +197,10 @@ impl Images {
         }
         let config: ImageConfig =
             serde_json::from_slice(&resolved.config_bytes).map_err(|error| {
-                remote(format!("the configuration of {name} cannot be read: {error}"))
+                SessionError::remote(format!("the configuration of {name} cannot be read: {error}"))
             })?;
-        let layers =
-            layers(&resolved.layers, &config).map_err(|why| remote(format!("{name}: {why}")))?;
+        let layers = layers(&resolved.layers, &config)
+            .map_err(|why| SessionError::remote(format!("{name}: {why}")))?;
         let pinned =
             format!("docker-image://{}", reference.clone().with_digest(resolved.top.digest.0));
         Ok(Known { pinned, config, layers, origin: Origin::Registry(reference.clone()) })
@@ -217,18 +217,21 @@ impl Images {
         let dir = self.env.cwd.join(path);
         let wrong = |error: &dyn std::error::Error| NotFound {
             missing: true,
-            error: user(error.to_string()),
+            error: SessionError::user(error.to_string()),
         };
         let layout = OciLayout::open(&dir).map_err(|error| wrong(&error))?;
         let top = layout.find(digest.or(tag)).map_err(|error| wrong(&error))?;
         let found = select(&layout, &top, platform, 0);
         let (descriptor, manifest) = found.ok_or_else(|| NotFound {
             missing: true,
-            error: user(format!("the OCI layout {} has no image for {platform}", dir.display())),
+            error: SessionError::user(format!(
+                "the OCI layout {} has no image for {platform}",
+                dir.display()
+            )),
         })?;
         let config = layout.read(&manifest.config, MAX_DOCUMENT).map_err(|error| wrong(&error))?;
         let config: ImageConfig = serde_json::from_slice(&config).map_err(|error| wrong(&error))?;
-        let layers = layers(&manifest.layers, &config).map_err(user)?;
+        let layers = layers(&manifest.layers, &config).map_err(SessionError::user)?;
         let pinned = format!("oci-layout://{}@{}", dir.display(), descriptor.digest);
         Ok(Known { pinned, config, layers, origin: Origin::Layout(dir) })
     }
@@ -279,7 +282,7 @@ impl Images {
         progress: Progress<'_>,
     ) -> Result<(), SessionError> {
         let Some(known) = self.known(identifier) else {
-            return Err(user(format!("{identifier} was not resolved")));
+            return Err(SessionError::user(format!("{identifier} was not resolved")));
         };
         let descriptor = Descriptor::new(&layer.media_type, layer.blob, layer.size);
         match &known.origin {
@@ -293,12 +296,8 @@ impl Images {
                 let copy = move || OciLayout::open(dir)?.copy_blob(into, &descriptor);
                 let copied = tokio::task::spawn_blocking(copy)
                     .await
-                    .map_err(|error| user(error.to_string()))?;
-                copied.map_err(|error| SessionError {
-                    kind: SessionErrorKind::Remote,
-                    text: crate::report::chain(&error),
-                    hint: None,
-                })
+                    .map_err(|error| SessionError::user(error.to_string()))?;
+                copied.map_err(|error| SessionError::remote(crate::report::chain(&error)))
             }
             Origin::Registry(reference) => {
                 let download = self.registry()?.download(reference, &descriptor);
@@ -357,14 +356,6 @@ fn layers(descriptors: &[Descriptor], config: &ImageConfig) -> Result<Vec<ImageL
 /// The platform of this machine.
 pub fn host_platform() -> Platform {
     Platform::host(std::env::consts::OS, std::env::consts::ARCH)
-}
-
-fn user(text: String) -> SessionError {
-    SessionError { kind: SessionErrorKind::User, text, hint: None }
-}
-
-fn remote(text: String) -> SessionError {
-    SessionError { kind: SessionErrorKind::Remote, text, hint: None }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]

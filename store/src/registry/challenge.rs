@@ -1,6 +1,8 @@
 //! The `WWW-Authenticate` header: how a server wants to be convinced (RFC 9110, section 11;
 //! distribution-spec, token authentication).
 
+use crate::http::unquote;
+
 /// Longest header that is looked at, in bytes.
 const MAX_HEADER_BYTES: usize = 8 * 1024;
 /// Most parameters of one challenge that are looked at.
@@ -83,16 +85,7 @@ fn value_of(text: &str) -> (String, &str) {
         let end = text.find([',', ' ', '\t']).unwrap_or(text.len());
         return (text[..end].to_owned(), &text[end..]);
     };
-    let mut value = String::new();
-    let mut chars = quoted.char_indices();
-    while let Some((index, it)) = chars.next() {
-        match it {
-            '"' => return (value, &quoted[index + 1..]),
-            '\\' => value.extend(chars.next().map(|(_, it)| it)),
-            it => value.push(it),
-        }
-    }
-    (value, "")
+    unquote(quoted)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use rbuild_solver::session::SessionError;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps};
 
 use super::super::git_program::{Git, Reach, Repository};
-use super::{Found, GitSource, host, is_commit, user};
+use super::{Found, GitSource, is_commit};
 
 /// Deepest directory of a tree.
 const MAX_DEPTH: usize = 1000;
@@ -21,7 +21,7 @@ pub(super) async fn checkout(
     scratch: &Path,
 ) -> Result<PathBuf, SessionError> {
     let (bare, tree) = (scratch.join("bare"), scratch.join("tree"));
-    std::fs::create_dir(&tree).map_err(|error| host("create", &tree, &error))?;
+    std::fs::create_dir(&tree).map_err(|error| SessionError::disk("create", &tree, &error))?;
     let objects = Repository { git_dir: &bare, work_tree: None };
     download(git, source, found, objects).await?;
     let own = tree.join(".git");
@@ -44,13 +44,14 @@ pub(super) async fn checkout(
         let said =
             git.run(Reach::Disk, Some(repository), &["log", "-1", "--format=%ct", &commit]).await?;
         let seconds = said.trim().parse::<u64>();
-        let wrong = |_| user(format!("the commit {} has no time: {said}", found.object));
+        let wrong =
+            |_| SessionError::user(format!("the commit {} has no time: {said}", found.object));
         Some(UNIX_EPOCH + Duration::from_secs(seconds.map_err(wrong)?))
     } else {
         None
     };
     let settled = Settle { keeps_git: source.keep_git_dir, time }.directory(&tree, 0);
-    settled.map_err(|error| host("settle", &tree, &error))?;
+    settled.map_err(|error| SessionError::disk("settle", &tree, &error))?;
     Ok(tree)
 }
 
@@ -81,7 +82,10 @@ async fn download(
         // Servers may refuse an object that no reference points at: then all are fetched.
         git.run(Reach::Network, Some(bare), &["fetch", "--tags", "origin"]).await?;
         git.run(Reach::Disk, Some(bare), &has).await.map_err(|_| {
-            user(format!("repository {} does not contain commit {}", source.url, found.object))
+            SessionError::user(format!(
+                "repository {} does not contain commit {}",
+                source.url, found.object
+            ))
         })?;
     }
     if by_name { name(git, found, bare).await } else { Ok(()) }
@@ -143,7 +147,7 @@ async fn keep(
     let left = own.git_dir.join("FETCH_HEAD");
     match std::fs::remove_file(&left) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(host("remove", &left, &error))
+            Err(SessionError::disk("remove", &left, &error))
         }
         Ok(()) | Err(_) => Ok(()),
     }
