@@ -41,7 +41,8 @@ usage: cargo xtask TASK
   setup                  install what any task needs, as far as this user may
   bless                  accept what the tests print as what they expect, and show the changed files
   fuzz [TARGET] [SECS]   one or all fuzz targets; ten seconds each unless told
-  bench [--runs N] [W]    the workloads, for rbuild and the peers found on this machine
+  bench [--runs N] [--alone] [W]
+                       the workloads, for rbuild and the peers found on this machine
   conform [ARG...]       the conformance kit beside the project, if it is there
 ";
 

@@ -39,8 +39,13 @@ enum Kind {
 }
 
 impl Builder {
-    /// rbuild, and the peers that are installed, each in a folder below `home`.
-    pub(super) fn all(home: &Path, rbuild: &Path, user: Option<&Ids>) -> Outcome<Vec<Self>> {
+    /// rbuild, and unless it runs `alone` the peers that are installed, each in a folder below `home`.
+    pub(super) fn all(
+        home: &Path,
+        rbuild: &Path,
+        user: Option<&Ids>,
+        alone: bool,
+    ) -> Outcome<Vec<Self>> {
         let binary = home.join("bin/rbuild");
         write(
             &binary,
@@ -49,10 +54,11 @@ impl Builder {
         )?;
         output(Command::new("chmod").arg("755").arg(&binary))?;
         let mut kinds = vec![("rbuild", Kind::Rbuild { binary })];
-        if program("buildah").is_some() {
+        if !alone && program("buildah").is_some() {
             kinds.push(("buildah", Kind::Buildah));
         }
-        if ["buildkitd", "buildctl", "rootlesskit"].iter().all(|name| program(name).is_some()) {
+        let buildkit = ["buildkitd", "buildctl", "rootlesskit"];
+        if !alone && buildkit.iter().all(|name| program(name).is_some()) {
             kinds.push(("BuildKit", Kind::Buildkit { daemon: None }));
         }
         kinds

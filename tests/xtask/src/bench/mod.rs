@@ -36,9 +36,9 @@ struct Bench {
     pushed: PathBuf,
 }
 
-/// `cargo xtask bench [ROUNDS | --runs ROUNDS] [WORKLOAD...]`.
+/// `cargo xtask bench [ROUNDS | --runs ROUNDS] [--alone] [WORKLOAD...]`.
 pub(crate) fn bench(args: &[String]) -> Outcome {
-    let (rounds, wanted) = parse(args)?;
+    let Asked { rounds, alone, wanted } = parse(args)?;
     let host = Host::look()?;
     packages::ensure(&host, packages::ROOTLESS);
     packages::ensure(&host, packages::BENCH);
@@ -66,7 +66,7 @@ pub(crate) fn bench(args: &[String]) -> Outcome {
     )?;
     let out = users::own_folder(&ground.path.join("out"), user.as_ref())?;
     let bench = Bench { user, fixtures, out, pushed: ground.path.join("pushed") };
-    let mut builders = Builder::all(&home, &rbuild, bench.user.as_ref())?;
+    let mut builders = Builder::all(&home, &rbuild, bench.user.as_ref(), alone)?;
     let samples = rounds_of(&bench, &mut builders, &wanted, rounds);
     for builder in &mut builders {
         builder.close();
@@ -103,22 +103,31 @@ fn rounds_of(
     samples
 }
 
-fn parse(args: &[String]) -> Outcome<(u32, Vec<&'static Workload>)> {
-    let mut rounds = ROUNDS;
-    let mut wanted = Vec::new();
+/// What was asked for.
+struct Asked {
+    rounds: u32,
+    /// Whether rbuild runs without its peers.
+    alone: bool,
+    wanted: Vec<&'static Workload>,
+}
+
+fn parse(args: &[String]) -> Outcome<Asked> {
+    let mut asked = Asked { rounds: ROUNDS, alone: false, wanted: Vec::new() };
     // `--runs 3` is as good as `3`.
     for arg in args.iter().filter(|arg| *arg != "--runs") {
         if let Ok(number) = arg.parse() {
-            rounds = number;
+            asked.rounds = number;
+        } else if arg == "--alone" {
+            asked.alone = true;
         } else {
             let found = WORKLOADS.iter().find(|workload| workload.name.eq_ignore_ascii_case(arg));
-            wanted.push(
+            asked.wanted.push(
                 found.ok_or_else(|| Failure::usage(format!("no workload is called `{arg}`")))?,
             );
         }
     }
-    if wanted.is_empty() {
-        wanted = WORKLOADS.iter().filter(|workload| !workload.named).collect();
+    if asked.wanted.is_empty() {
+        asked.wanted = WORKLOADS.iter().filter(|workload| !workload.named).collect();
     }
-    Ok((rounds, wanted))
+    Ok(asked)
 }
