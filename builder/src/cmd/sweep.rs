@@ -12,7 +12,7 @@ use crate::report::Failure;
 
 /// A sweep under way.
 #[derive(Debug)]
-pub struct Sweep(Option<JoinHandle<Vec<PathBuf>>>);
+pub struct Sweep(Option<JoinHandle<()>>);
 
 impl Sweep {
     /// Starts to remove what nobody works on any more. Where nothing is left, that is one look into
@@ -20,15 +20,17 @@ impl Sweep {
     pub fn start(store: &Arc<Store>) -> Self {
         let store = Arc::clone(store);
         // What cannot be removed is in nobody's way: the run after this tries again.
-        let sweep = move || store.sweep().unwrap_or_default();
+        let sweep = move || drop(store.sweep());
         Self(thread::Builder::new().name("sweep".to_owned()).spawn(sweep).ok())
     }
 
     /// Ends the sweep: what this process may not remove goes to `worker`, which is only started if
     /// there is something.
     pub async fn finish(self, store: &Store, worker: &Worker) {
-        let left = self.0.and_then(|thread| thread.join().ok()).unwrap_or_default();
-        // As above.
+        drop(self.0.map(JoinHandle::join));
+        // Another look: the worker of a build that was killed just before this one was perhaps not
+        // dead yet. As above, failures are nobody's business.
+        let left = store.sweep().unwrap_or_default();
         drop(remove_left(store, worker, left).await);
     }
 }

@@ -56,7 +56,10 @@ fn start() -> Result<(), WireError> {
             let (overlay, helper) = (worker.overlay, worker.helper);
             let why_plain = worker.why_plain.clone();
             wire::send(socket.as_fd(), &Boot::Ready { overlay, helper, why_plain }, &[])?;
-            worker.serve(&socket)
+            let served = worker.serve(&socket);
+            // Not left to the last holder: the thread of a request may be about to let go of it.
+            worker.layers.store().temp().clear();
+            served
         }
         Ok(None) => Ok(()),
         Err(Stop::Wire(error)) => Err(error),
