@@ -64,6 +64,8 @@ pub struct Steps {
     keepers: chroot::Keepers,
     /// The process of the next step, started while the one before runs.
     next: Mutex<Option<Starting>>,
+    /// Processes of steps whose mounts the kernel takes off.
+    ending: Mutex<Vec<Waiting>>,
 }
 
 impl Steps {
@@ -101,6 +103,7 @@ impl Steps {
             stock: chroot::Stock::new(work.join("stock")),
             keepers: chroot::Keepers::default(),
             next: Mutex::default(),
+            ending: Mutex::default(),
         })
     }
 
@@ -148,10 +151,7 @@ impl Steps {
             layers.keep_records(root, &outcome.records).map_err(|it| it.to_failure())?;
         }
         let committed = held.commit(layers);
-        // The layer is a lower directory of the next overlay: it must be no upper one by then.
-        if let Some(process) = process {
-            process.end();
-        }
+        self.ending.lock().unwrap_or_else(PoisonError::into_inner).extend(process);
         Ok(answer(&outcome, committed?, (hold, notes)))
     }
 
@@ -232,6 +232,10 @@ impl Steps {
         let another = request.another && self.fuse().is_none();
         let waiting = self.process(&layout.system, another).map_err(|it| refused(&it))?;
         let waiting = held.process.insert(waiting);
+        // Their layers are lower directories of this overlay: they must be no upper ones by now.
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *ending).into_iter().for_each(Waiting::end);
+        drop(ending);
         let outcome = waiting
             .run(&plan, &passed, killer, (&view, &known))
             .map_err(|error| refused(&error))?;
