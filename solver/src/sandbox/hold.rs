@@ -1,7 +1,7 @@
 //! Holds a step to what it may take, and tells what it took.
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use rustix::thread::CpuSet;
 
@@ -19,6 +19,8 @@ const KILLED_CODE: i32 = 128 + KILLED;
 #[derive(Debug, Default)]
 pub(super) struct Holder {
     told: Mutex<bool>,
+    /// How often memory had run out on this machine before the first step: the file that tells is slow to read.
+    killed_before: OnceLock<u64>,
 }
 
 /// One step, held.
@@ -27,7 +29,6 @@ pub(super) struct Hold {
     group: Option<(Cgroup, OwnedFd)>,
     by_process: ByProcess,
     note: Option<String>,
-    /// How often memory had run out on this machine before.
     killed_before: u64,
 }
 
@@ -38,7 +39,7 @@ impl Holder {
     ///
     /// If a group can be made, but a setting is refused.
     pub(super) fn hold(&self, resources: &Resources) -> Result<Hold, CgroupError> {
-        let killed_before = cgroup::killed_on_this_machine();
+        let killed_before = *self.killed_before.get_or_init(cgroup::killed_on_this_machine);
         let mut hold =
             Hold { group: None, by_process: ByProcess::default(), note: None, killed_before };
         let settings = resources::settings(resources);
@@ -87,7 +88,7 @@ impl Hold {
     /// How a step ended, what it took, and what a person should know about that.
     pub(super) fn end(self, outcome: &Outcome) -> (ExitStatus, Usage, Vec<String>) {
         let counted = self.group.as_ref().map(|it| it.0.counted()).unwrap_or_default();
-        let on_machine = cgroup::killed_on_this_machine().saturating_sub(self.killed_before);
+        let on_machine = || cgroup::killed_on_this_machine().saturating_sub(self.killed_before);
         let (status, note) = status(&outcome.end, counted, on_machine);
         #[expect(clippy::cast_precision_loss, reason = "seconds for people")]
         let cpu_seconds = outcome.cpu_micros as f64 / 1e6;
@@ -98,7 +99,11 @@ impl Hold {
 
 /// What the end of a process means where its group counted so much, and so many processes of the
 /// machine were killed for lack of memory meanwhile.
-fn status(end: &End, counted: Counted, on_machine: u64) -> (ExitStatus, Option<String>) {
+fn status(
+    end: &End,
+    counted: Counted,
+    on_machine: impl FnOnce() -> u64,
+) -> (ExitStatus, Option<String>) {
     let status = match end {
         End::Code(code) | End::NotStarted(code, _) => ExitStatus::Code(*code),
         End::Signal(signal) => ExitStatus::Signal(*signal),
@@ -110,8 +115,8 @@ fn status(end: &End, counted: Counted, on_machine: u64) -> (ExitStatus, Option<S
         let status = if killed { ExitStatus::OutOfMemory } else { status };
         return (status, Some(note.to_owned()));
     }
-    let note = (killed && on_machine > 0).then(|| {
-        "the kernel killed processes because memory ran out while this step ran: most likely this one"
+    let note = (killed && on_machine() > 0).then(|| {
+        "the kernel killed processes because memory ran out while this build ran: most likely this one"
             .to_owned()
     });
     (status, note)
@@ -152,7 +157,7 @@ mod tests {
     fn a_step_killed_for_memory_says_so() {
         let counted = |killed| Counted { peak_memory: None, killed };
         let check = |end, killed, on_machine| {
-            let (status, note) = status(&end, counted(killed), on_machine);
+            let (status, note) = status(&end, counted(killed), || on_machine);
             (status, note.is_some())
         };
         assert_eq!(check(End::Signal(9), 1, 1), (ExitStatus::OutOfMemory, true));

@@ -24,6 +24,8 @@ pub struct Linux {
     fds: Vec<OwnedFd>,
     slots: Vec<Option<OwnedFd>>,
     target: Option<Target>,
+    /// A directory that is empty and stays so, once there is one.
+    empty: Option<OwnedFd>,
 }
 
 impl Linux {
@@ -114,14 +116,15 @@ impl Linux {
             return Ok(());
         };
         let stat = rustix::fs::fstat(&point).map_err(call("stat(2)"))?;
-        let mount = if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            let empty = make(&NewFs::Tmpfs { size: 4096, mode: 0o755 })?;
-            restrict(&empty, Restrict::ALL)?;
-            empty
-        } else {
-            clone(CWD, "/dev/null")?
-        };
-        attach(&mount, &point, at)
+        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return attach(&clone(CWD, "/dev/null")?, &point, at);
+        }
+        // One file system is enough for all of them, as long as it is mounted somewhere.
+        let again = self.empty.as_ref().and_then(|it| clone(it.as_fd(), "").ok());
+        let empty = again.map_or_else(empty_directory, Ok)?;
+        attach(&empty, &point, at)?;
+        self.empty = Some(empty);
+        Ok(())
     }
 
     fn pivot(&mut self) -> Result<(), KernelError> {
@@ -227,6 +230,13 @@ fn copy_all(from: &OwnedFd, to: &mut std::fs::File) -> io::Result<()> {
         to.write_all(&buffer[..got])?;
         at += got as u64;
     }
+}
+
+/// A detached mount of a directory in which nothing can be made.
+fn empty_directory() -> Result<OwnedFd, KernelError> {
+    let empty = make(&NewFs::Tmpfs { size: 4096, mode: 0o755 })?;
+    restrict(&empty, Restrict::ALL)?;
+    Ok(empty)
 }
 
 /// A detached mount of a new file system. A `proc` or `sysfs` that the kernel refuses (because the

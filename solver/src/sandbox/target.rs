@@ -71,7 +71,10 @@ impl Target {
         let parts: Vec<&str> = at.split('/').filter(|it| !matches!(*it, "" | ".")).collect();
         let mut here = resolve(&self.root, "/").map_err(failed(at))?;
         let mut found = 0;
-        while let Ok(next) = resolve(&self.root, &parts[..=found].join("/")) {
+        // The last one is what is missing.
+        while found + 1 < parts.len()
+            && let Ok(next) = resolve(&self.root, &parts[..=found].join("/"))
+        {
             here = next;
             found += 1;
         }
@@ -98,29 +101,30 @@ impl Target {
         goes: bool,
         at: &str,
     ) -> Result<OwnedFd, KernelError> {
-        let stat = rustix::fs::fstat(parent).map_err(failed(at))?;
-        let made = if is_dir {
-            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644)).map(drop)
-        };
-        match made {
-            Ok(()) => {}
-            // It was not found, and yet it is there: a link to nothing.
-            Err(Errno::EXIST) => return Err(KernelError::Dangling { at: at.to_owned() }),
-            Err(errno) => return Err(failed(at)(errno)),
-        }
         // Only what lies in the root itself is ours to clear up: what is made in a cache mount
         // stays there, what is made in memory goes with it.
-        if goes && mount_id(parent)? == self.mount_id {
+        let goes = goes && mount_id(parent)? == self.mount_id;
+        let stat = goes.then(|| rustix::fs::fstat(parent)).transpose().map_err(failed(at))?;
+        let made = if is_dir {
+            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            rustix::fs::mkdirat(parent, name, Mode::from_raw_mode(0o755))
+                .and_then(|()| rustix::fs::openat(parent, name, flags, Mode::empty()))
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat(parent, name, flags, Mode::from_raw_mode(0o644))
+        };
+        let made = made.map_err(|errno| match errno {
+            // It was not found, and yet it is there: a link to nothing.
+            Errno::EXIST => KernelError::Dangling { at: at.to_owned() },
+            errno => failed(at)(errno),
+        })?;
+        if let Some(stat) = stat {
             restore_times(parent, &stat).map_err(failed(at))?;
             let real = real_path(parent)?;
             let inside = real.strip_prefix(&self.host_path).unwrap_or(Path::new(""));
             self.stubs.push(Stub { path: inside.join(name), is_dir });
         }
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(parent, name, flags, Mode::empty()).map_err(failed(at))
+        Ok(made)
     }
 
     /// A symbolic link; whatever is at `at` already stays.
