@@ -17,8 +17,8 @@ use crate::blobs::{BlobWriter, Blobs};
 use crate::digest::BlobId;
 use crate::error::{Result, StoreError};
 
-/// Between two looks whether the file has grown.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks whether the file has grown: the first time, and once nothing came for a while.
+const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)];
 
 /// A blob on its way into the store, for readers. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -121,7 +121,7 @@ impl Growing {
     /// [`GrowingError::Abandoned`].
     pub async fn grown_to(&self, bytes: u64) -> std::result::Result<(), GrowingError> {
         while self.known().is_none() && self.bytes_so_far() < bytes {
-            self.pause().await?;
+            self.pause(PAUSES[1]).await?;
         }
         Ok(())
     }
@@ -136,6 +136,7 @@ impl Growing {
         offset: u64,
         limit: usize,
     ) -> std::result::Result<Option<Bytes>, GrowingError> {
+        let mut pause = PAUSES[0];
         loop {
             // Asked before the read: what is whole has all its bytes.
             let known = self.known();
@@ -153,15 +154,18 @@ impl Growing {
                 _ if !piece.is_empty() => return Ok(Some(piece.into())),
                 Some((_, size)) if offset >= size => return Ok(None),
                 Some(_) => return Err(GrowingError::Abandoned),
-                None => self.pause().await?,
+                None => {
+                    self.pause(pause).await?;
+                    pause = PAUSES[1].min(pause * 2);
+                }
             }
         }
     }
 
     /// Lets the writer work; fails if there is none any more.
-    async fn pause(&self) -> std::result::Result<(), GrowingError> {
+    async fn pause(&self, time: Duration) -> std::result::Result<(), GrowingError> {
         let mut end = self.end.clone();
-        match tokio::time::timeout(PAUSE, end.wait_for(Option::is_some)).await {
+        match tokio::time::timeout(time, end.wait_for(Option::is_some)).await {
             Ok(Err(_)) => Err(GrowingError::Abandoned),
             Ok(Ok(_)) | Err(_) => Ok(()),
         }

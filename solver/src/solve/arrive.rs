@@ -23,6 +23,9 @@ use crate::worker::proto::LayerId;
 /// Bytes that go from the blob into the pipe at a time.
 const PIECE_BYTES: usize = 256 << 10;
 
+/// Bytes that the pipe holds, if it may.
+const PIPE_BYTES: usize = 1 << 20;
+
 impl Layers {
     /// Brings the blob of a pulled layer into the store.
     pub(super) async fn arrived(&self, layer: &Layer, pulled: &Pulled) -> Result<(), SolveError> {
@@ -93,6 +96,8 @@ impl Layers {
 pub(super) fn pipe_of(growing: Growing, size: u64) -> Result<OwnedFd, SolveError> {
     let failed = |error: std::io::Error| SolveError::host("make a pipe", &error);
     let (mut sender, receiver) = pipe::pipe().map_err(failed)?;
+    // Where a user has too many large ones it stays a small one, with more turns of the two sides.
+    let _ = rustix::pipe::fcntl_setpipe_size(&sender, PIPE_BYTES);
     tokio::spawn(async move {
         // Who reads notices that the end is missing, or has stopped reading.
         drop(feed(&growing, size, &mut sender).await);
