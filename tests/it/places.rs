@@ -91,6 +91,10 @@ fn what_a_place_allows_is_asked_once() {
     space.build(&[]).success().says("isolation userns, ");
     let [kept] = &probes()[..] else { panic!("{:?}", probes()) };
     let first = std::fs::read_to_string(kept).unwrap();
+    if first.contains(r#"["Overlay",{"Ok":null}]"#) {
+        // A worker that found all well has told, and nobody was asked.
+        assert!(!first.contains("OneId"), "{first}");
+    }
     // A build takes what is kept, right or wrong …
     let wrong = first.replace(
         r#"["Overlay",{"Ok":null}]"#,
@@ -106,7 +110,7 @@ fn what_a_place_allows_is_asked_once() {
     space.build(&[]).success().keeps_quiet_about("no overlay: x");
     std::fs::write(kept, "{").unwrap();
     space.build(&[]).success().says("isolation userns, ");
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), first);
+    assert!(std::fs::read_to_string(kept).unwrap().contains("OneId"));
     // Other facts have answers of their own.
     within(&space, "true", &["build", "."]).success();
     assert_eq!(probes().len(), 2);

@@ -111,11 +111,17 @@ async fn build(
         request.tags.iter().map(|it| parse_name("--tag", it)).collect::<Result<Vec<_>, _>>()?;
     let cancel = CancelToken::default();
     signal::watch(&cancel);
-    if !isolation::is_possible(worker) && plan::has_run(&opened, events) {
-        return Err(isolation::impossible(worker, request).await);
+    let started = prepare(&opened, store, worker);
+    if !started {
+        possible(&opened, request, worker, events).await?;
     }
-    prepare(&opened, store, worker);
-    let planned = lower(&opened, events).await?;
+    let planned = lower(&opened, events).await;
+    if started && planned.is_err() {
+        // Said also where no registry answers. Where one does, there is a look before anything is pulled.
+        drop(worker.isolation().await);
+        possible(&opened, request, worker, events).await?;
+    }
+    let planned = planned?;
     warn(&planned, &opened, request);
     let ahead = ahead(request, &opened, store, &planned, &tags)?;
     let session = Arc::new(session(&opened, ahead.clone()));
@@ -144,15 +150,28 @@ async fn build(
 }
 
 /// Starts the worker while registries are asked, if it is sure to be needed: there are steps, and
-/// none can have been run before.
-fn prepare(opened: &Opened, store: &Store, worker: &Worker) {
+/// none can have been run before. Tells whether it is.
+fn prepare(opened: &Opened, store: &Store, worker: &Worker) -> bool {
     let runs = |it: &Instruction| matches!(it, Instruction::Run(_));
     let is_new = || store.layout().layers().read_dir().is_ok_and(|mut it| it.next().is_none());
-    if opened.dockerfile.instructions.iter().any(runs) && is_new() {
-        let worker = worker.clone();
-        // Who needs it hears what is wrong.
-        tokio::spawn(async move { drop(worker.isolation().await) });
+    let needed = opened.dockerfile.instructions.iter().any(runs) && is_new();
+    if needed {
+        worker.start_ahead();
     }
+    needed
+}
+
+/// Ends a build whose steps cannot run here, as far as that is known.
+async fn possible(
+    opened: &Opened,
+    request: &Request,
+    worker: &Worker,
+    events: &EventSink,
+) -> Result<(), Failure> {
+    if !isolation::is_possible(worker) && plan::has_run(opened, events) {
+        return Err(isolation::impossible(worker, request).await);
+    }
+    Ok(())
 }
 
 /// Makes the graph where it may block.

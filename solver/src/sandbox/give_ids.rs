@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io;
-use std::process::{Child, Command, Stdio};
+use std::panic::resume_unwind;
+use std::process::{Command, Stdio};
+use std::thread::Builder;
 
 use serde::{Deserialize, Serialize};
 
@@ -114,23 +116,28 @@ fn write_directly(pid: u32) -> io::Result<()> {
 
 /// Has newuidmap(1) and newgidmap(1) write the maps, both at once.
 fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
-    let mut running = Vec::new();
-    for (program, map) in maps {
-        let child = Command::new(program)
+    let run = |(program, map): &(&str, Vec<Extent>)| {
+        Command::new(program)
             .arg(pid.to_string())
             .args(idmap::arguments(map))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
-            .spawn();
-        running.push((*program, child));
-    }
-    for (program, child) in running {
-        let output = child.and_then(Child::wait_with_output).map_err(|error| {
-            let mut refusal = Refusal::new(program, &error);
+            .output()
+    };
+    // Who starts a program waits until it is loaded: hence a thread for the other one.
+    let outputs = std::thread::scope(|scope| {
+        let other = Builder::new().spawn_scoped(scope, || run(&maps[1]));
+        let one = run(&maps[0]);
+        let other = other.and_then(|it| it.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        [one, other]
+    });
+    for ((program, _), output) in maps.iter().zip(outputs) {
+        let output = output.map_err(|error| {
+            let mut refusal = Refusal::new(*program, &error);
             if error.kind() == io::ErrorKind::NotFound {
                 refusal = Refusal {
-                    call: program.to_owned(),
+                    call: (*program).to_owned(),
                     errno: 0,
                     detail: "not installed (Debian package `uidmap`)".to_owned(),
                 };
@@ -140,9 +147,9 @@ fn help(pid: u32, maps: &[(&str, Vec<Extent>); 2]) -> Result<(), Refusal> {
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
             let text = text.trim();
-            let own_name = text.strip_prefix(program).and_then(|it| it.strip_prefix(": "));
+            let own_name = text.strip_prefix(*program).and_then(|it| it.strip_prefix(": "));
             let detail = own_name.unwrap_or(text).to_owned();
-            return Err(Refusal { call: program.to_owned(), errno: 0, detail });
+            return Err(Refusal { call: (*program).to_owned(), errno: 0, detail });
         }
     }
     Ok(())

@@ -50,7 +50,7 @@ pub mod limits;
 mod mount_api;
 pub mod mounts;
 pub mod network;
-mod overlay;
+pub(crate) mod overlay;
 pub mod parent;
 pub mod plan;
 pub mod probe;
@@ -66,16 +66,6 @@ mod supervisor;
 pub mod sys;
 mod target;
 mod tree_copy;
-
-/// Whether an overlay can be made with its upper directory below `dir` (made, and removed again),
-/// and works as snapshots need it: copy-up, a whiteout, an opaque directory. Else why not, in words.
-///
-/// # Errors
-///
-/// What did not work.
-pub fn overlay_works_in(dir: &std::path::Path) -> Result<(), String> {
-    overlay::works_in(dir)
-}
 
 /// Whether the helper `fuse-overlayfs` is installed and its device can be opened.
 ///

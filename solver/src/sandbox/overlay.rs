@@ -107,16 +107,30 @@ fn make_by_mount(
     mount.map_err(call("open_tree(2)"))
 }
 
-/// Whether an overlay below `dir` does what snapshots need of it; see
-/// [`super::overlay_works_in`].
-pub(super) fn works_in(dir: &Path) -> Result<(), String> {
-    let result = try_in(dir);
-    // What stays is in a directory of unfinished work.
-    drop(std::fs::remove_dir_all(dir));
-    result
+/// What is left of an overlay that was tried. Dropping it takes the overlay off, for which the kernel
+/// may take longer than for all else together.
+#[derive(Debug)]
+pub(crate) struct Tried {
+    mount: Option<OwnedFd>,
+    dir: PathBuf,
 }
 
-fn try_in(dir: &Path) -> Result<(), String> {
+impl Drop for Tried {
+    fn drop(&mut self) {
+        drop(self.mount.take());
+        // What stays is in a directory of unfinished work.
+        drop(std::fs::remove_dir_all(&self.dir));
+    }
+}
+
+/// Whether an overlay below `dir` (made) can be made and works as snapshots need it: copy-up, a
+/// whiteout, an opaque directory. Else why not, in words.
+pub(crate) fn works_in(dir: &Path) -> (Result<(), String>, Tried) {
+    let mut tried = Tried { mount: None, dir: dir.to_owned() };
+    (try_in(dir, &mut tried.mount), tried)
+}
+
+fn try_in(dir: &Path, kept: &mut Option<OwnedFd>) -> Result<(), String> {
     let said = |error: &dyn std::error::Error| crate::causes::chain(error);
     for name in ["lower/d/e", "second", "upper", "work"] {
         std::fs::create_dir_all(dir.join(name)).map_err(|error| said(&error))?;
@@ -124,8 +138,8 @@ fn try_in(dir: &Path) -> Result<(), String> {
     let path = |name: &str| HostPath::from(dir.join(name));
     std::fs::write(dir.join("lower/f"), "x").map_err(|error| said(&error))?;
     let upper = (path("upper"), path("work"));
-    let mount =
-        make(&[path("second"), path("lower")], Some(&upper)).map_err(|error| said(&error))?;
+    let mount = make(&[path("second"), path("lower")], Some(&upper));
+    let mount = kept.insert(mount.map_err(|error| said(&error))?);
     let merged = PathBuf::from(format!("/proc/self/fd/{}", mount.as_raw_fd()));
     let act = || -> std::io::Result<bool> {
         std::fs::write(merged.join("f"), "y")?;

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -37,6 +37,8 @@ pub struct Worker(Arc<Inner>);
 struct Inner {
     setup: Setup,
     known: OnceLock<Option<Answers>>,
+    /// Whether it was started before anybody needed it.
+    ahead: AtomicBool,
     engine: OnceCell<Engine>,
     next: AtomicU64,
     /// Disconnected when the worker has closed its end, having removed what it had unfinished.
@@ -91,7 +93,17 @@ impl Worker {
     /// error of whatever is asked first.
     pub fn with(setup: Setup) -> Self {
         let (engine, next, ended) = (OnceCell::new(), AtomicU64::new(1), Mutex::default());
-        Self(Arc::new(Inner { setup, known: OnceLock::new(), engine, next, ended }))
+        let (known, ahead) = (OnceLock::new(), AtomicBool::new(false));
+        Self(Arc::new(Inner { setup, known, ahead, engine, next, ended }))
+    }
+
+    /// Starts the worker, which is sure to be needed, within the caller's runtime. It finds out what
+    /// the place allows.
+    pub fn start_ahead(&self) {
+        self.0.ahead.store(true, Ordering::Relaxed);
+        let worker = self.clone();
+        // Who needs it hears what is wrong.
+        tokio::spawn(async move { drop(worker.engine().await) });
     }
 
     /// Which isolation was asked for.
@@ -101,7 +113,8 @@ impl Worker {
 
     /// What the place allows, as far as that is known or quickly asked: looked up once. May block.
     pub fn known(&self) -> Option<&Answers> {
-        self.0.known.get_or_init(|| probe::known(&self.0.setup.store)).as_ref()
+        let Setup { store, isolation, .. } = &self.0.setup;
+        self.0.known.get_or_init(|| probe::known(store, *isolation)).as_ref()
     }
 
     /// How steps are held. Starts the worker only where that is not known without.
@@ -110,7 +123,12 @@ impl Worker {
     ///
     /// If the worker cannot be started for a reason other than a missing permission.
     pub async fn isolation(&self) -> Result<Isolation, Failure> {
-        if self.0.engine.get().is_none() {
+        let ahead = self.0.ahead.load(Ordering::Relaxed);
+        if ahead {
+            // Then it is known.
+            self.engine().await?;
+        }
+        if ahead || self.0.engine.get().is_none() {
             let worker = self.clone();
             let foresee = move || foresee(&worker.0.setup, worker.known()?);
             if let Ok(Some(isolation)) = tokio::task::spawn_blocking(foresee).await {
@@ -325,13 +343,17 @@ impl Inner {
     /// Starts the worker, or where the host does not allow one, an engine without steps.
     async fn start(&self) -> Result<Engine, Failure> {
         let (end, ended) = mpsc::channel();
-        let engine = start(self.setup.clone(), end).await?;
+        let (engine, found) = start(self.setup.clone(), end).await?;
+        if let Some(found) = found {
+            // What was known before led here: it says the same.
+            drop(self.known.set(Some(found)));
+        }
         *self.ended.lock().unwrap_or_else(PoisonError::into_inner) = Some(ended);
         Ok(engine)
     }
 }
 
-async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
+async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<(Engine, Option<Answers>), Failure> {
     let (tell, told) = oneshot::channel();
     let given = setup.clone();
     // A thread of its own: the worker dies when the thread that started it does.
@@ -341,7 +363,7 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
         .spawn(work)
         .map_err(|error| bug(error.to_string()))?;
     match told.await.map_err(|_| lost())? {
-        Ok(engine) => Ok(engine),
+        Ok(started) => Ok(started),
         Err(LaunchError::Refused(refused)) => {
             let refused = explained(refused);
             if let (Wanted::Only(rung), Some((_, why))) = (setup.isolation, refused.first()) {
@@ -352,7 +374,7 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
             let key = MapKey::none();
             let layers = LayerStore::open(&setup.store, key, Ownership::Recorded, Driver::Plain);
             let layers = Arc::new(layers.map_err(|error| error.to_failure())?);
-            Ok(Engine::Here { layers, refused })
+            Ok((Engine::Here { layers, refused }, None))
         }
         Err(error @ (LaunchError::Spawn(_) | LaunchError::Lost(_))) => {
             let text = crate::causes::chain(&error);
@@ -364,7 +386,7 @@ async fn start(setup: Setup, end: mpsc::Sender<()>) -> Result<Engine, Failure> {
 /// Starts the worker and stays until it has ended.
 fn host_worker(
     setup: &Setup,
-    tell: oneshot::Sender<Result<Engine, LaunchError>>,
+    tell: oneshot::Sender<Result<(Engine, Option<Answers>), LaunchError>>,
     end: mpsc::Sender<()>,
 ) {
     crate::sandbox::limits::raise_open_files();
@@ -376,7 +398,7 @@ fn host_worker(
         }
     };
     let isolation = Isolation::of(&launched);
-    let Launched { mut child, socket, .. } = launched;
+    let Launched { mut child, socket, found, .. } = launched;
     let waiting: Waiting = Arc::new(Mutex::new(Some(BTreeMap::new())));
     let (requests, outgoing) = mpsc::channel();
     let engine = Engine::Process { requests, waiting: Arc::clone(&waiting), isolation };
@@ -384,7 +406,10 @@ fn host_worker(
         let written = std::thread::Builder::new()
             .name("worker-requests".to_owned())
             .spawn(move || write_requests(&writer, &outgoing));
-        if written.is_ok() && tell.send(Ok(engine)).is_ok() {
+        if written.is_ok() && tell.send(Ok((engine, found.clone()))).is_ok() {
+            if let Some(found) = found {
+                probe::keep(&setup.store, found);
+            }
             read_answers(&socket, &waiting);
         }
     }

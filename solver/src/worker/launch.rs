@@ -78,6 +78,8 @@ pub enum Boot {
         helper: bool,
         /// Why not by overlay, where that was to be found out.
         why_plain: Option<String>,
+        /// Whether nothing was known, and all that a build wants to know was found to be well.
+        well: bool,
     },
     /// It cannot go on.
     Refused(Refusal),
@@ -116,6 +118,8 @@ pub struct Launched {
     pub rung: Rung,
     /// Stronger rungs, and why the host refuses them.
     pub refused: Vec<(Rung, Refusal)>,
+    /// What it has found out about the place, if nothing was known and nothing is amiss.
+    pub found: Option<Answers>,
 }
 
 /// How a worker makes its snapshots: see [`Launched`].
@@ -123,6 +127,7 @@ struct Snapshots {
     overlay: bool,
     helper: bool,
     why_plain: Option<String>,
+    well: bool,
 }
 
 /// Why one rung cannot be had.
@@ -140,13 +145,14 @@ impl From<LaunchError> for Failed {
 }
 
 /// Starts a worker on the strongest rung that the host allows, or the one that is wanted, and waits
-/// until it is ready. Rungs of which it is known that the host refuses them are not tried.
+/// until it is ready. Rungs of which it is known that the host refuses them are not tried. Where
+/// nothing is known yet the worker itself finds out: asking first would take as long again.
 ///
 /// # Errors
 ///
 /// If the process cannot be made or the host refuses it a namespace or ids.
 pub fn launch(setup: &Setup) -> Result<Launched, LaunchError> {
-    match launch_with(setup, probe::known(&setup.store).as_ref()) {
+    match launch_with(setup, probe::kept(&setup.store, setup.isolation).as_ref()) {
         // Before giving up: what is known may be out of date.
         Err(LaunchError::Refused(_)) => {
             launch_with(setup, probe::renew(&setup.store, &Question::OF_A_BUILD).as_ref())
@@ -166,7 +172,11 @@ fn launch_with(setup: &Setup, known: Option<&Answers>) -> Result<Launched, Launc
             continue;
         }
         match climb(&setup, rung) {
-            Ok(launched) => return Ok(Launched { refused, ..launched }),
+            Ok(launched) => {
+                // What is behind a refusal is not known by climbing down from it.
+                let found = launched.found.filter(|_| refused.is_empty());
+                return Ok(Launched { refused, found, ..launched });
+            }
             Err(Failed::Launch(error)) => return Err(error),
             Err(Failed::Refused(refusal)) => {
                 probe::forget(&setup.store);
@@ -188,10 +198,11 @@ fn climb(setup: &Setup, rung: Rung) -> Result<Launched, Failed> {
         .spawn()
         .map_err(LaunchError::Spawn)?;
     match handshake(setup, rung, &ours, child.id()) {
-        Ok((map, Snapshots { overlay, helper, why_plain })) => {
+        Ok((map, Snapshots { overlay, helper, why_plain, well })) => {
             let refused = Vec::new();
             let (socket, map) = (ours, map);
-            Ok(Launched { child, socket, map, overlay, helper, why_plain, rung, refused })
+            let found = well.then(|| Answers::of_worker(rung));
+            Ok(Launched { child, socket, map, overlay, helper, why_plain, rung, refused, found })
         }
         Err(error) => {
             // It ends by itself when its socket does; this is sooner.
@@ -218,8 +229,8 @@ fn handshake(
     let key = match (answer()?, rung) {
         (Boot::Unshared, Rung::Userns) => write_maps(pid),
         (Boot::Unshared, Rung::UsernsSingle) => write_single(&pid.to_string(), own_ids()),
-        (Boot::Ready { overlay, helper, why_plain }, Rung::Chroot) => {
-            return Ok((MapName::Root, Snapshots { overlay, helper, why_plain }));
+        (Boot::Ready { overlay, helper, why_plain, well }, Rung::Chroot) => {
+            return Ok((MapName::Root, Snapshots { overlay, helper, why_plain, well }));
         }
         (Boot::Refused(refusal), _) => Err(refusal),
         (Boot::Unshared | Boot::Ready { .. }, _) => return Err(LaunchError::Lost(None).into()),
@@ -227,8 +238,8 @@ fn handshake(
     let key = key.map_err(Failed::Refused)?;
     wire::send(socket.as_fd(), &Mapped { key }, &[]).map_err(lost)?;
     match answer()? {
-        Boot::Ready { overlay, helper, why_plain } => {
-            Ok((key, Snapshots { overlay, helper, why_plain }))
+        Boot::Ready { overlay, helper, why_plain, well } => {
+            Ok((key, Snapshots { overlay, helper, why_plain, well }))
         }
         Boot::Unshared => Err(LaunchError::Lost(None).into()),
         Boot::Refused(refusal) => Err(Failed::Refused(refusal)),

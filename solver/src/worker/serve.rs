@@ -22,11 +22,12 @@ use super::proto::{Answer, Failure, FailureKind, Request, Root};
 use super::wire::{self, WireError};
 use crate::sandbox::give_ids::MapName;
 use crate::sandbox::parent::Killer;
+use crate::sandbox::probe;
 use crate::sandbox::refusal::Refusal;
 use crate::sandbox::rung::{Rung, Wanted};
 use crate::sandbox::step::{Steps, Way};
-use crate::sandbox::{chroot, sys};
-use crate::snapshot::{Error, LayerStore, Source};
+use crate::sandbox::{chroot, overlay, sys};
+use crate::snapshot::{Error, LayerStore, Ownership, Source};
 
 /// A request with its number.
 #[derive(Debug, Deserialize, Serialize)]
@@ -54,8 +55,8 @@ fn start() -> Result<(), WireError> {
     match enter(&setup, &socket) {
         Ok(Some(worker)) => {
             let (overlay, helper) = (worker.overlay, worker.helper);
-            let why_plain = worker.why_plain.clone();
-            wire::send(socket.as_fd(), &Boot::Ready { overlay, helper, why_plain }, &[])?;
+            let (why_plain, well) = (worker.why_plain.clone(), worker.well);
+            wire::send(socket.as_fd(), &Boot::Ready { overlay, helper, why_plain, well }, &[])?;
             let served = worker.serve(&socket);
             // Not left to the last holder: the thread of a request may be about to let go of it.
             worker.layers.store().temp().clear();
@@ -109,10 +110,15 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", private).map_err(refused("mount(MS_PRIVATE)"))?;
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    let unknown = setup.snapshotter == Snapshotter::Auto && setup.overlay.is_none();
+    if unknown {
+        probe::namespaces_apart().map_err(Stop::Refused)?;
+    }
 
     let work = scratch(&setup.store)?;
     let path = setup.store.canonicalize().map_err(refused("realpath(3) of the store"))?;
     let store = Store::attach(path).map_err(|error| unusable(&error))?;
+    let suits = unknown && look_around(&store, mapped.key)?;
     let Chosen { overlay, helper, why_plain } = choose(setup, &store)?;
     let way = Way::Namespaces { fuse: helper.clone() };
     let steps = Steps::new(&setup.store, &work, &setup.network, way)
@@ -121,7 +127,17 @@ fn enter(setup: &Setup, socket: &OwnedFd) -> Result<Option<Worker>, Stop> {
     let ownership = mapped.key.ownership();
     let layers = LayerStore::of(Arc::new(store), key, ownership, driver(overlay));
     let (steps, layers, helper) = (Arc::new(steps), Arc::new(layers), helper.is_some());
-    Ok(Some(Worker { steps, layers, overlay, helper, why_plain }))
+    let well = suits && overlay && !helper;
+    Ok(Some(Worker { steps, layers, overlay, helper, why_plain, well }))
+}
+
+/// Asks of the store what else a build wants to know, where nothing is known yet.
+fn look_around(store: &Store, map: MapName) -> Result<bool, Stop> {
+    let dir = store.temp().dir().map_err(|error| unusable(&error))?;
+    if map.ownership() == Ownership::Real {
+        probe::owners(&dir).map_err(Stop::Refused)?;
+    }
+    Ok(probe::suits(&dir))
 }
 
 /// The worker of a place without namespaces, if it allows what the rung `chroot` needs.
@@ -144,7 +160,7 @@ fn stay(setup: &Setup) -> Result<Worker, Stop> {
     let key = MapName::Root;
     let layers = LayerStore::of(store, key.key(), key.ownership(), driver(false));
     let (steps, layers) = (Arc::new(steps), Arc::new(layers));
-    Ok(Worker { steps, layers, overlay: false, helper: false, why_plain: None })
+    Ok(Worker { steps, layers, overlay: false, helper: false, why_plain: None, well: false })
 }
 
 fn unusable(error: &StoreError) -> Stop {
@@ -192,7 +208,7 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
         (Snapshotter::Auto, known) => {
             let why = match known {
                 Some(Err(why)) => why.clone(),
-                _ => match crate::sandbox::overlay_works_in(&place()?) {
+                _ => match overlay_works_in(&place()?)? {
                     Ok(()) => return Ok(kernels()),
                     Err(why) => why,
                 },
@@ -206,7 +222,7 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
             let why_plain = Some(format!("{why}; {no_helper}"));
             Ok(Chosen { overlay: false, helper: None, why_plain })
         }
-        (Snapshotter::Overlay, _) => match crate::sandbox::overlay_works_in(&place()?) {
+        (Snapshotter::Overlay, _) => match overlay_works_in(&place()?)? {
             Ok(()) => Ok(kernels()),
             Err(detail) => refuse(call(""), detail),
         },
@@ -217,12 +233,24 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
     }
 }
 
+/// Whether the kernel's overlay works there. That one is taken off in the background: the process
+/// has all its namespaces by now.
+fn overlay_works_in(dir: &Path) -> Result<Result<(), String>, Stop> {
+    let (works, tried) = overlay::works_in(dir);
+    std::thread::Builder::new()
+        .name("tried".to_owned())
+        .spawn(move || drop(tried))
+        .map_err(refused("a thread"))?;
+    Ok(works)
+}
+
 struct Worker {
     steps: Arc<Steps>,
     layers: Arc<LayerStore>,
     overlay: bool,
     helper: bool,
     why_plain: Option<String>,
+    well: bool,
 }
 
 impl Worker {

@@ -147,8 +147,8 @@ impl Place<'_> {
             Question::Overlay => self.overlay(),
             Question::Reflink => self.reflink(),
             Question::Attributes => self.attributes(),
-            Question::Names => self.names(),
-            Question::Programs => self.programs(),
+            Question::Names => names(self.work),
+            Question::Programs => programs(self.work),
             Question::Fuse => opens("/dev/fuse"),
             Question::Tun => opens("/dev/net/tun"),
             Question::Cgroup => cgroup::works().map_err(|error| {
@@ -168,22 +168,7 @@ impl Place<'_> {
         wire::receive::<()>(self.socket.as_fd()).map(drop).map_err(lost)?;
         let root = nix::unistd::Uid::from_raw(0);
         nix::unistd::setresuid(root, root, root).map_err(refused("setresuid(0)"))?;
-        self.owned()
-    }
-
-    /// Whether files of the store can belong to others: not so where a server decides about owners.
-    fn owned(&self) -> Answer {
-        let call = "chown(2) in the store";
-        let path = self.work.join("owned");
-        fs::write(&path, "").map_err(refused("write(2)"))?;
-        let (user, group) = (Uid::from_raw(1), Gid::from_raw(1));
-        rustix::fs::chown(&path, Some(user), Some(group)).map_err(refused(call))?;
-        let found = rustix::fs::stat(&path).map_err(refused(call))?;
-        if (found.st_uid, found.st_gid) == (1, 1) {
-            return Ok(());
-        }
-        let detail = "the file has another owner than it was given".to_owned();
-        Err(Refusal { call: call.to_owned(), errno: 0, detail })
+        owners(self.work)
     }
 
     fn mounted(&self) -> Answer {
@@ -219,7 +204,10 @@ impl Place<'_> {
     fn overlay(&self) -> Answer {
         mount_namespace()?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        overlay::works_in(&self.work.join("overlay")).map_err(|detail| {
+        let (works, tried) = overlay::works_in(&self.work.join("overlay"));
+        // Its mount goes with this process, its directory with the parent's.
+        std::mem::forget(tried);
+        works.map_err(|detail| {
             let call = "an overlay in the store".to_owned();
             Refusal { call, errno: 0, detail }
         })
@@ -233,26 +221,6 @@ impl Place<'_> {
         let (from, to) = (file("from")?, file("to")?);
         rustix::io::write(&from, &[1; 4096]).map_err(refused("write(2)"))?;
         rustix::fs::ioctl_ficlone(&to, &from).map_err(refused("ioctl(FICLONE)"))
-    }
-
-    fn names(&self) -> Answer {
-        let path = |name: &str| self.work.join(name);
-        rustix::fs::symlink("target", path("link")).map_err(refused("symlink(2) in the store"))?;
-        fs::write(path("case"), "").map_err(refused("write(2)"))?;
-        if path("CASE").exists() {
-            let detail = "names that differ in case are one".to_owned();
-            return Err(Refusal { call: "names in the store".to_owned(), errno: 0, detail });
-        }
-        Ok(())
-    }
-
-    fn programs(&self) -> Answer {
-        let found = rustix::fs::statvfs(self.work).map_err(refused("statvfs(2) of the store"))?;
-        if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
-            let detail = "its file system is mounted noexec".to_owned();
-            return Err(Refusal { call: "programs in the store".to_owned(), errno: 0, detail });
-        }
-        Ok(())
     }
 
     fn attributes(&self) -> Answer {
@@ -282,8 +250,73 @@ fn mount_namespace() -> Answer {
     rustix::mount::mount_change("/", private).map_err(refused("mount(MS_PRIVATE)"))
 }
 
+/// Whether files in `work` can belong to others: not so where a server decides about owners.
+pub(crate) fn owners(work: &Path) -> Answer {
+    let call = "chown(2) in the store";
+    let path = work.join("owned");
+    fs::write(&path, "").map_err(refused("write(2)"))?;
+    let (user, group) = (Uid::from_raw(1), Gid::from_raw(1));
+    rustix::fs::chown(&path, Some(user), Some(group)).map_err(refused(call))?;
+    let found = rustix::fs::stat(&path).map_err(refused(call))?;
+    if (found.st_uid, found.st_gid) == (1, 1) {
+        return Ok(());
+    }
+    let detail = "the file has another owner than it was given".to_owned();
+    Err(Refusal { call: call.to_owned(), errno: 0, detail })
+}
+
+/// Whether trees of steps can be in `work`.
+pub(crate) fn suits(work: &Path) -> bool {
+    names(work).is_ok() && programs(work).is_ok()
+}
+
+fn names(work: &Path) -> Answer {
+    let path = |name: &str| work.join(name);
+    rustix::fs::symlink("target", path("link")).map_err(refused("symlink(2) in the store"))?;
+    fs::write(path("case"), "").map_err(refused("write(2)"))?;
+    if path("CASE").exists() {
+        let detail = "names that differ in case are one".to_owned();
+        return Err(Refusal { call: "names in the store".to_owned(), errno: 0, detail });
+    }
+    Ok(())
+}
+
+fn programs(work: &Path) -> Answer {
+    let found = rustix::fs::statvfs(work).map_err(refused("statvfs(2) of the store"))?;
+    if found.f_flag.contains(StatVfsMountFlags::NOEXEC) {
+        let detail = "its file system is mounted noexec".to_owned();
+        return Err(Refusal { call: "programs in the store".to_owned(), errno: 0, detail });
+    }
+    Ok(())
+}
+
+/// Asks for what a step's process will do, in a child: in the caller it could not be undone. The
+/// caller has one thread, and is root of a user namespace.
+pub(crate) fn namespaces_apart() -> Answer {
+    let io = |error: io::Error| Refusal::new("fork(2)", &error);
+    let (ours, theirs) = UnixStream::pair().map_err(io)?;
+    match sys::fork_single_threaded().map_err(io)? {
+        Fork::Child => {
+            // If nobody reads it, nobody wants to know.
+            drop(wire::send(theirs.as_fd(), &step_namespaces(), &[]));
+            sys::end_now()
+        }
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let answer = wire::receive::<Answer>(ours.as_fd());
+            drop(sys::wait_for(pid));
+            let answer = answer.ok().flatten().map(|it| it.0);
+            answer.unwrap_or_else(|| Err(unanswered(Question::Namespaces)))
+        }
+    }
+}
+
 fn namespaces() -> Answer {
     one_id()?;
+    step_namespaces()
+}
+
+fn step_namespaces() -> Answer {
     sys::unshare(UnshareFlags::NEWPID).map_err(refused("unshare(CLONE_NEWPID)"))?;
     sys::unshare(UnshareFlags::NEWIPC).map_err(refused("unshare(CLONE_NEWIPC)"))?;
     sys::unshare(UnshareFlags::NEWUTS).map_err(refused("unshare(CLONE_NEWUTS)"))

@@ -2,7 +2,8 @@
 //!
 //! They are in the store, in one file for each set of facts, with the facts beside them; they count
 //! only as long as every fact is the same ([`Facts`]: boot, ids, seccomp, label, program, ranges of
-//! ids, namespaces, …). What turns out wrong is forgotten.
+//! ids, namespaces, …). What turns out wrong is forgotten. A worker that was started without any
+//! leaves those that it has found out by working.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answers, Question, ask};
 use crate::sandbox::host::Facts;
+use crate::sandbox::rung::Wanted;
 
 /// Bytes of a file of answers that are read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -29,13 +31,16 @@ struct Kept {
 
 /// The answers for the store at `store`: kept ones, else new ones, which are kept. None if nothing
 /// could be asked.
-pub fn known(store: &Path) -> Option<Answers> {
+pub fn known(store: &Path, wanted: Wanted) -> Option<Answers> {
+    kept(store, wanted).or_else(|| renew(store, &Question::OF_A_BUILD))
+}
+
+/// The answers that are kept for the store at `store`, if they tell about the rungs that are wanted.
+pub fn kept(store: &Path, wanted: Wanted) -> Option<Answers> {
+    // The facts are many files, and of no use in a new store.
+    fs::read_dir(Layout::new(store).probes()).ok()?.next()?.ok()?;
     let facts = Facts::of(store);
-    let path = path(store, &facts);
-    if let Some(answers) = read(&path, &facts) {
-        return Some(answers);
-    }
-    renew(store, &Question::OF_A_BUILD)
+    read(&path(store, &facts), &facts, wanted)
 }
 
 /// Asks, whatever is known, and keeps the answers.
@@ -43,8 +48,14 @@ pub fn renew(store: &Path, questions: &[Question]) -> Option<Answers> {
     let facts = Facts::of(store);
     let answers = ask(store, questions).ok()?;
     // Where nothing can be kept it is asked each time.
-    let _ = keep(store, &Kept { facts, answers: answers.clone() });
+    let _ = write(store, &Kept { facts, answers: answers.clone() });
     Some(answers)
+}
+
+/// Keeps what was found out otherwise.
+pub fn keep(store: &Path, answers: Answers) {
+    // As above.
+    let _ = write(store, &Kept { facts: Facts::of(store), answers });
 }
 
 /// Forgets the answers for the store at `store`: one of them was wrong.
@@ -59,7 +70,7 @@ fn path(store: &Path, facts: &Facts) -> PathBuf {
     Layout::new(store).probes().join(hasher.finish().hex())
 }
 
-fn read(path: &Path, facts: &Facts) -> Option<Answers> {
+fn read(path: &Path, facts: &Facts, wanted: Wanted) -> Option<Answers> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     fs::File::open(path).ok()?.take(MAX_BYTES).read_to_end(&mut bytes).ok()?;
@@ -68,13 +79,12 @@ fn read(path: &Path, facts: &Facts) -> Option<Answers> {
     let missing = kept.answers.iter().any(|(_, it)| {
         it.as_ref().is_err_and(|it| it.is_about_ranges() && it.detail.starts_with("not installed"))
     });
-    // An older rbuild did not ask everything.
-    let asked = |it: &Question| kept.answers.iter().any(|(known, _)| known == *it);
-    let whole = Question::OF_A_BUILD.iter().all(asked);
+    // An older rbuild did not ask everything, and a worker knows only of what it needs itself.
+    let whole = kept.answers.decide(wanted);
     (kept.facts == *facts && !missing && whole).then_some(kept.answers)
 }
 
-fn keep(store: &Path, kept: &Kept) -> Option<()> {
+fn write(store: &Path, kept: &Kept) -> Option<()> {
     let layout = Layout::new(store);
     fs::create_dir_all(layout.probes()).ok()?;
     make_room(&layout.probes());
@@ -104,15 +114,16 @@ mod tests {
         let facts = Facts { uid: 7, ..Facts::default() };
         let answers = Answers::refusing_nothing(&Question::OF_A_BUILD);
         let kept = Kept { facts: facts.clone(), answers: answers.clone() };
-        keep(store.path(), &kept).unwrap();
+        write(store.path(), &kept).unwrap();
         let path = path(store.path(), &facts);
-        assert_eq!(read(&path, &facts), Some(answers));
-        assert_eq!(read(&path, &Facts { seccomp: 2, ..facts.clone() }), None);
+        let read = |facts: &Facts| read(&path, facts, Wanted::Auto);
+        assert_eq!(read(&facts), Some(answers));
+        assert_eq!(read(&Facts { seccomp: 2, ..facts.clone() }), None);
         let older = Answers::refusing_nothing(&Question::OF_A_BUILD[1..]);
-        keep(store.path(), &Kept { facts: facts.clone(), answers: older }).unwrap();
-        assert_eq!(read(&path, &facts), None, "one question was not asked");
+        write(store.path(), &Kept { facts: facts.clone(), answers: older }).unwrap();
+        assert_eq!(read(&facts), None, "one question was not asked");
         fs::write(&path, "{").unwrap();
-        assert_eq!(read(&path, &facts), None);
+        assert_eq!(read(&facts), None);
     }
 
     #[test]
@@ -120,7 +131,7 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         for uid in 0..40 {
             let facts = Facts { uid, ..Facts::default() };
-            keep(store.path(), &Kept { facts, answers: Answers::default() }).unwrap();
+            write(store.path(), &Kept { facts, answers: Answers::default() }).unwrap();
             let kept = fs::read_dir(Layout::new(store.path()).probes()).unwrap().count();
             assert!((1..=MAX_KEPT).contains(&kept));
         }

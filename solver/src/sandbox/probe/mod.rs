@@ -26,9 +26,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use self::ask::main;
-pub use self::known::{forget, known, renew};
+pub(crate) use self::ask::{namespaces_apart, owners, suits};
+pub use self::known::{forget, keep, kept, known, renew};
 use super::refusal::Refusal;
-use super::rung::Rung;
+use super::rung::{Rung, Wanted};
 use crate::sandbox::host::{Facts, explain};
 use crate::worker::wire::{self, WireError};
 
@@ -118,6 +119,20 @@ impl Question {
         Self::Tun,
         Self::Cgroup,
     ];
+
+    /// What trees of steps need to be known about the store.
+    const OF_TREES: [Self; 3] = [Self::Overlay, Self::Names, Self::Programs];
+
+    /// What has to be allowed for a rung.
+    const fn of(rung: Rung) -> &'static [Self] {
+        match rung {
+            Rung::Userns => &[Self::UserNamespace, Self::IdRange, Self::Mounts, Self::Namespaces],
+            Rung::UsernsSingle => {
+                &[Self::UserNamespace, Self::OneId, Self::Mounts, Self::Namespaces]
+            }
+            Rung::Chroot => &[Self::Chroot],
+        }
+    }
 
     /// What takes long, and no build wants to know beforehand.
     pub const NETWORKS: [Self; 3] = [Self::Embedded, Self::Pasta, Self::Slirp4netns];
@@ -236,13 +251,21 @@ impl Answers {
     ///
     /// What was refused.
     pub fn rung(&self, rung: Rung) -> Answer {
-        let ids = match rung {
-            Rung::Userns => Question::IdRange,
-            Rung::UsernsSingle => Question::OneId,
-            Rung::Chroot => return self.get(Question::Chroot),
-        };
-        let needed = [Question::UserNamespace, ids, Question::Mounts, Question::Namespaces];
-        needed.into_iter().try_for_each(|it| self.get(it))
+        Question::of(rung).iter().try_for_each(|it| self.get(*it))
+    }
+
+    /// Whether they tell which of the rungs that are wanted there is, and how trees are made there.
+    fn decide(&self, wanted: Wanted) -> bool {
+        let asked = |it: &Question| self.0.iter().any(|(known, _)| known == it);
+        let best = wanted.rungs().find(|it| self.rung(*it).is_ok());
+        let stronger = wanted.rungs().filter(|it| best.is_none_or(|best| *it <= best));
+        stronger.flat_map(Question::of).chain(&Question::OF_TREES).all(asked)
+    }
+
+    /// Those of a worker on `rung` that works, and makes overlays in a store that suits it.
+    pub(crate) fn of_worker(rung: Rung) -> Self {
+        let found = Question::of(rung).iter().chain(&Question::OF_TREES);
+        Self(found.map(|it| (*it, Ok(()))).collect())
     }
 }
 
@@ -325,6 +348,24 @@ mod tests {
         assert!(suited(&[], true) && suited(&[], false));
         assert!(suited(&[(Programs, "x")], true) && !suited(&[(Programs, "x")], false));
         assert!(!suited(&[(Names, "x")], true));
+    }
+
+    #[test]
+    fn what_decides() {
+        use Question::{IdRange, Namespaces};
+        let decides = |answers: &Answers, wanted| answers.decide(wanted);
+        let (auto, single) = (Wanted::Auto, Wanted::Only(Rung::UsernsSingle));
+        let of_worker = Answers::of_worker(Rung::Userns);
+        assert!(decides(&of_worker, auto) && !decides(&of_worker, single));
+        assert!(!decides(&Answers::of_worker(Rung::UsernsSingle), auto));
+        assert!(decides(&Answers::of_worker(Rung::UsernsSingle), single));
+        // With a refusal the rungs below count, too.
+        let refused = answers(&[(IdRange, "x"), (Namespaces, "x")]);
+        assert!(decides(&refused, auto) && decides(&refused, single));
+        let asked = |it: &(Question, Answer)| it.0 != Question::Chroot;
+        let fewer = Answers(refused.0.into_iter().filter(asked).collect());
+        assert!(!decides(&fewer, auto) && decides(&fewer, single));
+        assert!(!decides(&Answers::default(), auto));
     }
 
     #[test]
