@@ -141,34 +141,65 @@ pub(crate) struct Paper<'a> {
 /// Files that are to be read.
 #[derive(Debug)]
 struct Wanted<'a> {
-    names: BTreeSet<&'a [u8]>,
+    wish: Wish<'a>,
     /// Below what they are put.
     root: BorrowedFd<'a>,
     buffer: Vec<u8>,
 }
 
+/// Which files are to be read.
+#[derive(Debug)]
+pub(crate) enum Wish<'a> {
+    /// These.
+    Names(BTreeSet<&'a [u8]>),
+    /// Those at and below paths that end or go on like these, whatever directories are links.
+    Like(&'a [Vec<u8>]),
+}
+
+impl Wish<'_> {
+    fn has(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Names(names) => names.contains(path),
+            Self::Like(some) => some.iter().any(|it| has_part(path, it)),
+        }
+    }
+}
+
+/// Whether successive components of a path are those of `part`.
+fn has_part(path: &[u8], part: &[u8]) -> bool {
+    memchr::memmem::find_iter(path, part).any(|at| {
+        let end = at + part.len();
+        (at == 0 || path[at - 1] == b'/') && (end == path.len() || path[end] == b'/')
+    })
+}
+
 impl<'a> Paper<'a> {
-    /// For an archive of which some files are to be read: below `root`, each at its path.
-    pub(crate) fn with(names: BTreeSet<&'a [u8]>, root: BorrowedFd<'a>) -> Self {
-        let wanted = Wanted { names, root, buffer: vec![0; BUFFER_BYTES] };
+    /// For an archive of which some files are to be read: below `root`, each at its path. One that
+    /// is there afterwards has the content that the layer has at that path.
+    pub(crate) fn with(wish: Wish<'a>, root: BorrowedFd<'a>) -> Self {
+        let wanted = Wanted { wish, root, buffer: vec![0; BUFFER_BYTES] };
         Self { path: Vec::new(), wanted: Some(wanted) }
     }
 }
 
 impl Wanted<'_> {
-    /// Removes a file, and what is below a directory.
-    fn remove(&self, path: &[u8]) -> Result<(), Errno> {
-        let gone = self.names.iter().filter(|name| dir::starts_with_dir(name, path));
-        for name in gone {
-            let (parent, name) = split(name);
-            match open_beneath(self.root, parent, dir::DIR_FLAGS)
-                .and_then(|dir| rustix::fs::unlinkat(dir, name, AtFlags::empty()))
-            {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
+    /// Removes what this archive has put at a path.
+    fn remove(&self, path: &[u8]) -> Result<(), Error> {
+        let remove = |path: &[u8]| {
+            let (parent, name) = split(path);
+            match open_beneath(self.root, parent, dir::DIR_FLAGS) {
+                Ok(dir) => remove_tree(dir.as_fd(), name),
+                Err(_) => Ok(()),
             }
+        };
+        match &self.wish {
+            // Other files are from an earlier reading.
+            Wish::Names(names) => {
+                let mut gone = names.iter().filter(|name| dir::starts_with_dir(name, path));
+                gone.try_for_each(|name| remove(name))
+            }
+            Wish::Like(_) => remove(path),
         }
-        Ok(())
     }
 }
 
@@ -207,12 +238,12 @@ impl Ground for Paper<'_> {
 
     fn file(&mut self, _: &[u8], entry: &Entry, content: &mut dyn Read) -> Result<(), Error> {
         let path = &entry.path[..];
-        let wanted = self.wanted.as_mut().filter(|it| it.names.contains(path));
+        let wanted = self.wanted.as_mut().filter(|it| it.wish.has(path));
         let Some(wanted) = wanted else { return Ok(()) };
-        let made = wanted.remove(path).and_then(|()| {
+        wanted.remove(path)?;
+        let made = make_parent(wanted.root, path).and_then(|parent| {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR;
-            rustix::fs::openat(make_parent(wanted.root, path)?, split(path).1, flags, mode)
+            rustix::fs::openat(parent, split(path).1, flags, Mode::RUSR | Mode::WUSR)
         });
         let mut file = std::fs::File::from(made.map_err(Error::io("create", path))?);
         if Some(copy(content, &mut file, &mut wanted.buffer, path)?) != entry.kind.file_size() {
@@ -231,9 +262,8 @@ impl Ground for Paper<'_> {
 
     fn link(&mut self, target: &[u8], name: &[u8]) -> Result<(), Errno> {
         let path = join(&self.path, name);
-        let wanted = self.wanted.as_ref();
-        let Some(wanted) = wanted.filter(|it| it.names.contains(&path[..])) else { return Ok(()) };
-        wanted.remove(&path)?;
+        let wanted = self.wanted.as_ref().filter(|it| it.wish.has(&path));
+        let Some(wanted) = wanted else { return Ok(()) };
         let (parent, target) = split(target);
         let to = make_parent(wanted.root, &path)?;
         let linked = open_beneath(wanted.root, parent, dir::DIR_FLAGS)
@@ -247,8 +277,7 @@ impl Ground for Paper<'_> {
 
     fn remove(&mut self, name: &[u8]) -> Result<(), Error> {
         let path = join(&self.path, name);
-        let Some(wanted) = &self.wanted else { return Ok(()) };
-        wanted.remove(&path).map_err(Error::io("remove", &path))
+        self.wanted.as_ref().map_or(Ok(()), |wanted| wanted.remove(&path))
     }
 
     fn finish(&mut self, _: &BTreeSet<Vec<u8>>, _: &[Entry]) -> Result<Table, Error> {

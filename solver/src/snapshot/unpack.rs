@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -26,7 +26,7 @@ use super::archive::apply;
 use super::dir::{DIR_FLAGS, open_beneath, split, stat};
 use super::error::Error;
 use super::files::open_path;
-use super::ground::{Disk, Ground, Paper};
+use super::ground::{Disk, Ground, Paper, Wish};
 use super::lower::Lower;
 use super::place::Placer;
 use crate::worker::proto::LayerId;
@@ -71,8 +71,9 @@ impl LayerStore {
         Ok(applied.size)
     }
 
-    /// Makes the listing of a layer from a stream of blob bytes, and nothing else: otherwise as
-    /// [`Self::unpack`], and the listing is the same.
+    /// Makes the listing of a layer from a stream of blob bytes: otherwise as [`Self::unpack`], and
+    /// the listing is the same. Of the files only those like some paths are put below a directory,
+    /// as by [`Self::extract`], and some of them may be missing.
     ///
     /// # Errors
     ///
@@ -83,13 +84,18 @@ impl LayerStore {
         stream: &mut (dyn Read + Send),
         diff_id: DiffId,
         below: &[LayerId],
+        like: Option<(&[Vec<u8>], &Path)>,
     ) -> Result<(), Error> {
         self.check_below(layer, below)?;
         if self.has_listing(layer)? {
             return Ok(());
         }
         let lower = Lower::new(self, below);
-        let mut paper = Paper::default();
+        let to: Option<OwnedFd> = like.map(|(_, to)| open_path(&self.below(to)?)).transpose()?;
+        let mut paper = match (like, &to) {
+            (Some((paths, _)), Some(root)) => Paper::with(Wish::Like(paths), root.as_fd()),
+            _ => Paper::default(),
+        };
         let applied = read_archive(layer, stream, diff_id, &lower, &mut paper)?;
         self.publish_listing(layer, applied.listing)?;
         if lower.was_used() {
@@ -124,7 +130,7 @@ impl LayerStore {
         }
         let root = open_path(&self.below(to)?)?;
         let lower = Lower::new(self, &below);
-        let mut paper = Paper::with(names, root.as_fd());
+        let mut paper = Paper::with(Wish::Names(names), root.as_fd());
         read_archive(layer, stream, diff_id, &lower, &mut paper)?;
         let is_there = |path: &&[u8]| {
             let (parent, name) = split(path);

@@ -1,13 +1,15 @@
 //! Blobs of images become layers, or listings, or some files: by one process at a time, and side by
 //! side unless a layer links to files of those below it.
 
-use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use rbuild_store::digest::{BlobId, DiffId, Digest};
 use rbuild_store::growing::Growing;
+use rbuild_store::local::Store;
 use rbuild_store::lock::KeyLock;
 use rbuild_store::records::DiffRow;
 
@@ -17,7 +19,7 @@ use super::error::{SolveError, SolveErrorKind};
 use super::layers::{Pulled, file_bytes};
 use crate::event::EventKind;
 use crate::tree::listing::Listing;
-use crate::worker::proto::{Answer, LayerId, Request, Root};
+use crate::worker::proto::{Answer, Chain, LayerId, Request, Root};
 
 /// As much of a layer as is needed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -89,11 +91,17 @@ impl Layers {
         };
         show(0);
         let below = pulled.as_ref().map(|it| it.below.clone()).unwrap_or_default();
+        let like = match part {
+            Part::Listing => self.like(id).await?,
+            Part::Files => None,
+        };
         let ask = async |stream: OwnedFd| {
             let (layer, below, stream) = (id.clone(), below.clone(), vec![stream]);
             let request = match part {
                 Part::Files => Request::Unpack { layer, stream: 0, diff_id, below },
-                Part::Listing => Request::List { layer, stream: 0, diff_id, below },
+                Part::Listing => {
+                    Request::List { layer, stream: 0, diff_id, below, like: like.clone() }
+                }
             };
             self.worker.request(request, stream).await
         };
@@ -147,15 +155,16 @@ impl Layers {
             && !layer.on_disk.initialized()
             && !self.has_files(id)
         {
+            let listing = self.listing(id).await?;
             let mut extracted = layer.extracted.lock().await;
-            let missing = extracted.missing(paths());
-            if missing.is_empty() && extracted.passes > 0 {
-                return Ok(Root::Store(extracted.dir.clone()));
+            let missing = extracted.missing(&self.store, paths());
+            if missing.is_empty() && extracted.dir.is_some() {
+                return Ok(Root::Store(extracted.dir(&self.store)?));
             }
-            if extracted.passes < MAX_PASSES && is_small(&*self.listing(id).await?, &missing) {
+            if extracted.passes < MAX_PASSES && is_small(&listing, &missing) {
                 self.arrived(&layer, pulled).await?;
                 if self.extract(id, pulled, &mut extracted, missing).await? {
-                    return Ok(Root::Store(extracted.dir.clone()));
+                    return Ok(Root::Store(extracted.dir(&self.store)?));
                 }
             }
         }
@@ -169,45 +178,67 @@ impl Layers {
         id: &LayerId,
         pulled: &Pulled,
         extracted: &mut Extracted,
-        missing: Vec<Vec<u8>>,
+        files: Vec<Vec<u8>>,
     ) -> Result<bool, SolveError> {
-        if extracted.passes == 0 {
-            let dir = self.store.temp().path("extracted")?;
-            std::fs::create_dir(&dir)
-                .map_err(|error| SolveError::host(&format!("create {}", dir.display()), &error))?;
-            extracted.dir = dir.strip_prefix(self.store.root()).map_or(dir.clone(), Into::into);
-        }
         extracted.passes += 1;
         let (stream, _) = self.open_blob(pulled.layer.blob)?;
-        let request = Request::Extract {
-            layer: id.clone(),
-            stream: 0,
-            diff_id: pulled.layer.diff_id,
-            files: missing.clone(),
-            to: extracted.dir.clone(),
-        };
-        let all = matches!(self.worker.request(request, vec![stream]).await?, Answer::Done);
-        if all {
-            extracted.paths.extend(missing);
+        let to = extracted.dir(&self.store)?;
+        let (layer, diff_id) = (id.clone(), pulled.layer.diff_id);
+        let request = Request::Extract { layer, stream: 0, diff_id, files, to };
+        Ok(matches!(self.worker.request(request, vec![stream]).await?, Answer::Done))
+    }
+
+    /// Says what will probably be read of layers, by parts of paths, before they are listed.
+    pub async fn expect_reads(&self, chain: &Chain, paths: &[Vec<u8>]) {
+        for id in chain {
+            let layer = self.layer(id);
+            let mut extracted = layer.extracted.lock().await;
+            extracted.like.extend(paths.iter().cloned());
         }
-        Ok(all)
+    }
+
+    async fn like(&self, id: &LayerId) -> Result<Option<(Vec<Vec<u8>>, PathBuf)>, SolveError> {
+        let layer = self.layer(id);
+        let mut extracted = layer.extracted.lock().await;
+        if extracted.like.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some((extracted.like.clone(), extracted.dir(&self.store)?)))
     }
 }
 
 /// Files of a layer that is not on disk.
 #[derive(Debug, Default)]
 pub(super) struct Extracted {
-    /// Below the store's root.
-    dir: PathBuf,
-    paths: HashSet<Vec<u8>>,
-    /// How often the blob has been read for them.
+    /// Below the store's root. A file that is there is whole.
+    dir: Option<PathBuf>,
+    /// Parts of paths that are written while the layer is listed.
+    like: Vec<Vec<u8>>,
+    /// How often the blob has been read again for them.
     passes: usize,
 }
 
 impl Extracted {
-    fn missing(&self, mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-        paths.retain(|path| !self.paths.contains(path));
+    fn missing(&self, store: &Store, mut paths: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+        if let Some(dir) = &self.dir {
+            let dir = store.root().join(dir);
+            let is_there =
+                |path: &[u8]| dir.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
+            paths.retain(|path| !is_there(path));
+        }
         paths
+    }
+
+    /// The directory, made when it is first needed.
+    fn dir(&mut self, store: &Store) -> Result<PathBuf, SolveError> {
+        if let Some(dir) = &self.dir {
+            return Ok(dir.clone());
+        }
+        let dir = store.temp().path("extracted")?;
+        std::fs::create_dir(&dir)
+            .map_err(|error| SolveError::host(&format!("create {}", dir.display()), &error))?;
+        let below = dir.strip_prefix(store.root()).map_or(dir.clone(), Into::into);
+        Ok(self.dir.insert(below).clone())
     }
 }
 

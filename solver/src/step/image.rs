@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::event::EventKind;
-use crate::llb::op::Op;
+use crate::llb::op::{FileActionKind, FileInput, Op};
 use crate::llb::{Graph, VertexId};
 use crate::solve::build::{Build, Outcome, StepInputs};
 use crate::solve::{Layers, SolveError, Solver};
@@ -57,10 +57,12 @@ pub async fn pull(build: &Arc<Build>, id: VertexId, _: StepInputs) -> Result<Out
     let events = &build.solver.events;
     events.send(vertex.digest, EventKind::Started);
     let pulled = async {
-        if need.files {
-            build.layers.chain_on_disk(chain).await?;
-        } else {
-            build.layers.listings(chain).await?;
+        match copied_from(&build.request.graph, id) {
+            Some(paths) if !need.files => {
+                build.layers.expect_reads(chain, &paths).await;
+                build.layers.listings(chain).await?;
+            }
+            Some(_) | None => build.layers.chain_on_disk(chain).await?,
         }
         Ok::<_, SolveError>(())
     };
@@ -72,4 +74,29 @@ pub async fn pull(build: &Arc<Build>, id: VertexId, _: StepInputs) -> Result<Out
     events.send(vertex.digest, EventKind::Completed { error });
     result?;
     Ok(Outcome { outputs: vec![chain.clone()], key: build.definition_key(id), planned_only: false })
+}
+
+/// What copies take of a vertex: paths without a slash at their ends, up to the first wildcard. None
+/// where one may take anything.
+fn copied_from(graph: &Graph, id: VertexId) -> Option<Vec<Vec<u8>>> {
+    let mut paths = Vec::new();
+    for user in graph.ids() {
+        let vertex = &graph[user];
+        let Op::File(op) = &vertex.op else { continue };
+        for action in &op.actions {
+            if let (FileActionKind::Copy(copy), Some(FileInput::Input(input))) =
+                (&action.kind, &action.secondary)
+                && vertex.inputs.get(*input).is_some_and(|edge| edge.vertex == id)
+            {
+                let names = copy.src.split('/').filter(|name| !matches!(*name, "" | "."));
+                let plain = names.take_while(|name| !name.contains(['*', '?', '[', '\\']));
+                let path = plain.collect::<Vec<_>>().join("/");
+                if path.is_empty() || path.split('/').any(|name| name == "..") {
+                    return None;
+                }
+                paths.push(path.into_bytes());
+            }
+        }
+    }
+    Some(paths)
 }

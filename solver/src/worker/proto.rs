@@ -42,8 +42,8 @@ pub enum Request {
         /// archive links to their files: then the answer is [`Answer::NeedsBelow`].
         below: Chain,
     },
-    /// Make the listing of a layer, from a stream as in `Unpack`, without its files. Answer:
-    /// [`Answer::Done`].
+    /// Make the listing of a layer, from a stream as in `Unpack`, and of its files those that will
+    /// probably be read. Answer: [`Answer::Done`].
     List {
         /// Name of the layer.
         layer: LayerId,
@@ -53,6 +53,8 @@ pub enum Request {
         diff_id: DiffId,
         /// As in `Unpack`, but only their listings are asked for.
         below: Chain,
+        /// Which files to write, by parts of their paths, and below which directory as in `Extract`.
+        like: Option<(Vec<Vec<u8>>, PathBuf)>,
     },
     /// Write some files of a layer that has a listing below a directory, from a stream as in
     /// `Unpack`. Answer: [`Answer::Done`]; [`Answer::NeedsBelow`] if not all of them are in it.

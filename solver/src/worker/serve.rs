@@ -331,9 +331,11 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
                 .unpack(&layer, &mut file(stream)?, diff_id, &below)
                 .map(|size| Answer::Unpacked { size }),
         ),
-        Request::List { layer, stream, diff_id, below } => or_needs_below(
-            layers.list(&layer, &mut file(stream)?, diff_id, &below).map(|()| Answer::Done),
-        ),
+        Request::List { layer, stream, diff_id, below, like } => {
+            let like = like.as_ref().map(|(paths, to)| (&paths[..], to.as_path()));
+            let listed = layers.list(&layer, &mut file(stream)?, diff_id, &below, like);
+            or_needs_below(listed.map(|()| Answer::Done))
+        }
         Request::Extract { layer, stream, diff_id, files, to } => or_needs_below(
             layers.extract(&layer, &mut file(stream)?, diff_id, &files, &to).map(|()| Answer::Done),
         ),

@@ -39,7 +39,7 @@ impl Place {
         let layer = LayerId(digest.hex().into());
         let unpacked = self.layers.unpack(&layer, &mut &archive[..], DiffId(digest), &[]);
         let paper = place(Driver::Plain);
-        let listed = paper.layers.list(&layer, &mut &archive[..], DiffId(digest), &[]);
+        let listed = paper.layers.list(&layer, &mut &archive[..], DiffId(digest), &[], None);
         match &unpacked {
             Ok(_) => {
                 listed.expect("is listed, too");

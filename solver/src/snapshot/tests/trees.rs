@@ -238,7 +238,7 @@ fn links_to_files_of_layers_below_bring_them_up() {
     let strange = [LayerId("00".repeat(32).into())];
     assert!(matches!(unpack(&strange), Err(Error::NeedsBelow)));
     // Its listing needs no files, and says which layers it belongs to.
-    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &below).expect("lists");
+    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &below, None).expect("lists");
     assert!(matches!(unpack(&below[..1]), Err(Error::OtherBelow { .. })));
     unpack(&below).expect("unpacks");
     check_listing(
@@ -263,7 +263,7 @@ fn files_come_out_of_a_layer_that_is_only_listed() {
     );
     let digest = Digest::of(&bytes);
     let layer = LayerId(digest.hex().into());
-    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &[]).expect("lists");
+    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &[], None).expect("lists");
     let to = place.layers.store.temp().path("some").expect("has a place");
     fs::create_dir(&to).expect("mkdir");
     let extract = |paths: &[&str], bytes: &[u8]| {
@@ -280,6 +280,23 @@ fn files_come_out_of_a_layer_that_is_only_listed() {
     assert!(!place.layers.is_on_disk(&layer).expect("says"));
     place.layers.unpack(&layer, &mut &bytes[..], DiffId(digest), &[]).expect("unpacks");
     assert_eq!(fs::read(place.fs(&layer).join("a")).expect("reads"), b"one");
+}
+
+#[test]
+fn files_that_will_be_read_come_out_while_a_layer_is_listed() {
+    let place = place(Driver::Plain);
+    let bytes = archive(
+        "d usr\nd usr/bin\nl bin usr/bin\nf usr/bin/sh 1\nf bin/sh 2\nf usr/bin/shell no\nd lib/bin/sh\nf lib/bin/sh/x 3\nf m no\nh lib/bin/sh/y m\nf lib/bin/sh/z 4",
+    );
+    let digest = Digest::of(&bytes);
+    let layer = LayerId(digest.hex().into());
+    let to = place.layers.store.temp().path("some").expect("has a place");
+    fs::create_dir(&to).expect("mkdir");
+    let like = Some((&[b"bin/sh".to_vec()][..], to.as_path()));
+    place.layers.list(&layer, &mut &bytes[..], DiffId(digest), &[], like).expect("lists");
+    // One name links to a file that nobody asked for: it is read later.
+    let want = "lib/\nlib/bin/\nlib/bin/sh/\nlib/bin/sh/x: 3\nlib/bin/sh/z: 4\nusr/\nusr/bin/\nusr/bin/sh: 2\n";
+    assert_eq!(files(&to), want);
 }
 
 #[test]
