@@ -46,7 +46,13 @@ pub(super) fn make(
         rustix::mount::fsconfig_set_flag(&fs, "volatile").map_err(said(&fs, "fsconfig(2)"))?;
     }
     rustix::mount::fsconfig_set_flag(&fs, "userxattr").map_err(said(&fs, "fsconfig(2)"))?;
-    finish(&fs)
+    match finish(&fs) {
+        // The same kernels take any option, and look at it only now.
+        Err(KernelError::Call { source, .. }) if source.raw_os_error() == Some(libc::EINVAL) => {
+            make_by_mount(lowers, upper)
+        }
+        made => made,
+    }
 }
 
 /// Longest text that fsconfig(2) takes, without its end.
