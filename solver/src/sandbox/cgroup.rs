@@ -1,9 +1,9 @@
 //! The cgroup of a step, where this user may divide one (version 2, delegated).
 //!
 //! A group for steps is made below the nearest group above us that lets us: it must be ours to
-//! write to, and give the controllers that are needed to its children. It is found by doing so. The
-//! group of a step is removed after it; that of a build which was killed is empty, and removed by
-//! the next one.
+//! write to, and give the controllers that are needed to its children, or most of them: systemd gives
+//! users memory and pids, and often no cpuset. It is found by doing so. The group of a step is removed
+//! after it; that of a build which was killed is empty, and removed by the next one.
 
 use std::fs;
 use std::io;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::resources::{Setting, controllers};
+use super::resources::{Setting, controller, controllers};
 
 /// What names of groups of steps begin with; the maker's process number follows.
 const PREFIX: &str = "rbuild-";
@@ -62,18 +62,23 @@ pub struct Counted {
 }
 
 impl Cgroup {
-    /// Makes a group with `settings`.
+    /// Makes a group with `settings`, as far as there are controllers for them, which are returned.
     ///
     /// # Errors
     ///
     /// If there is no place for one.
-    pub fn make(settings: &[Setting]) -> Result<Self, CgroupError> {
+    pub fn make(settings: &[Setting]) -> Result<(Self, Vec<&'static str>), CgroupError> {
         let needed = controllers(settings);
         let own = own().ok_or(CgroupError::None)?;
-        let not_delegated = || CgroupError::NotDelegated { controllers: needed.join(", ") };
-        let group = own.ancestors.iter().find_map(|parent| Self::below(parent, &needed));
-        let group = group.ok_or_else(not_delegated)?;
-        for (file, value) in settings {
+        let mut places: Vec<(&Path, Vec<&'static str>)> =
+            own.ancestors.iter().map(|it| (&**it, given(it, &needed))).collect();
+        places.retain(|it| !it.1.is_empty());
+        // Of those that give as much the nearest comes first still.
+        places.sort_by_key(|it| std::cmp::Reverse(it.1.len()));
+        let made = |(parent, held): (&Path, Vec<_>)| Some((Self::below(parent, &held)?, held));
+        let (group, held) =
+            places.into_iter().find_map(made).ok_or_else(|| not_delegated(&needed))?;
+        for (file, value) in settings.iter().filter(|it| held.contains(&controller(it))) {
             let result = fs::write(group.path.join(file), value);
             // A machine without swap has no such file, and nothing to limit.
             let absent = *file == "memory.swap.max"
@@ -82,24 +87,40 @@ impl Cgroup {
                 return Err(CgroupError::Setting { file, value: value.clone(), source });
             }
         }
-        Ok(group)
+        Ok((group, held))
     }
 
     /// A group below `parent`, if it gets the controllers and a process can be moved into it.
-    fn below(parent: &Path, needed: &[&str]) -> Option<Self> {
+    fn below(parent: &Path, needed: &[&'static str]) -> Option<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         remove_dead(parent);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
         fs::create_dir(&path).ok()?;
         let group = Self { path };
-        if !has_all(&group.path.join("cgroup.controllers"), needed) {
-            let wanted: Vec<String> = needed.iter().map(|it| format!("+{it}")).collect();
-            fs::write(parent.join("cgroup.subtree_control"), wanted.join(" ")).ok()?;
+        let has_all = || given(&group.path, needed) == needed;
+        let control = |sign: &str| {
+            let all: Vec<String> = needed.iter().map(|it| format!("{sign}{it}")).collect();
+            fs::write(parent.join("cgroup.subtree_control"), all.join(" "))
+        };
+        let changed = !has_all();
+        if changed {
+            control("+").ok()?;
         }
-        let movable = fs::File::options().write(true).open(group.path.join("cgroup.procs")).is_ok()
-            && fs::File::options().write(true).open(parent.join("cgroup.procs")).is_ok();
-        (has_all(&group.path.join("cgroup.controllers"), needed) && movable).then_some(group)
+        let opens = |file: PathBuf| fs::File::options().write(true).open(file).is_ok();
+        let movable = opens(group.path.join("cgroup.procs")) && opens(parent.join("cgroup.procs"));
+        // A group that has processes itself gives some controllers to threads alone: no process can
+        // be put into groups below it then.
+        let kind = fs::read_to_string(group.path.join("cgroup.type"));
+        if has_all() && movable && kind.is_ok_and(|it| it.trim() == "domain") {
+            return Some(group);
+        }
+        drop(group);
+        if changed {
+            // As it was. Where that fails it does no harm.
+            drop(control("-"));
+        }
+        None
     }
 
     /// The file by which a process enters the group ([`enter`]); what it starts from then on is in
@@ -156,7 +177,16 @@ pub fn enter(door: BorrowedFd<'_>) -> io::Result<()> {
 ///
 /// Why not.
 pub fn works() -> Result<(), CgroupError> {
-    Cgroup::make(&[("memory.max", "max".to_owned()), ("pids.max", "max".to_owned())]).map(drop)
+    let settings = [("memory.max", "max".to_owned()), ("pids.max", "max".to_owned())];
+    let (_, held) = Cgroup::make(&settings)?;
+    let lacking: Vec<_> =
+        controllers(&settings).into_iter().filter(|it| !held.contains(it)).collect();
+    if lacking.is_empty() { Ok(()) } else { Err(not_delegated(&lacking)) }
+}
+
+/// None of the groups above gives these.
+pub fn not_delegated(controllers: &[&str]) -> CgroupError {
+    CgroupError::NotDelegated { controllers: controllers.join(", ") }
 }
 
 /// How often the kernel has killed a process because memory ran out, on the whole machine.
@@ -171,9 +201,11 @@ fn field(text: &str, name: &str) -> u64 {
     found.unwrap_or(0)
 }
 
-fn has_all(file: &Path, needed: &[&str]) -> bool {
-    let text = fs::read_to_string(file).unwrap_or_default();
-    needed.iter().all(|it| text.split_whitespace().any(|has| has == *it))
+/// Which of the controllers a group has.
+fn given(group: &Path, needed: &[&'static str]) -> Vec<&'static str> {
+    let text = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
+    let has = |it: &&&str| text.split_whitespace().any(|has| has == **it);
+    needed.iter().filter(has).copied().collect()
 }
 
 /// Removes the empty groups of builds that are no more. Those of others are not empty.

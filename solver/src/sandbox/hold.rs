@@ -46,18 +46,24 @@ impl Holder {
         if settings.is_empty() {
             return Ok(hold);
         }
-        match Cgroup::make(&settings) {
-            Ok(group) => {
-                if let Ok(door) = group.door() {
-                    hold.group = Some((group, door));
-                }
+        let needed = resources::controllers(&settings);
+        let made = Cgroup::make(&settings).and_then(|(group, held)| match group.door() {
+            Ok(door) => Ok(((group, door), held)),
+            Err(_) => Err(cgroup::not_delegated(&needed)),
+        });
+        let (rest, why) = match made {
+            Ok((group, held)) => {
+                hold.group = Some(group);
+                let lacking: Vec<_> = needed.into_iter().filter(|it| !held.contains(it)).collect();
+                (resources::besides(resources, &held), cgroup::not_delegated(&lacking))
             }
             Err(error @ CgroupError::Setting { .. }) => return Err(error),
             Err(why @ (CgroupError::None | CgroupError::NotDelegated { .. })) => {
-                hold.by_process = resources::by_process(resources, &available());
-                hold.note = self.tell(resources::unenforced(resources, &why.to_string()));
+                (resources.clone(), why)
             }
-        }
+        };
+        hold.by_process = resources::by_process(&rest, &available());
+        hold.note = self.tell(resources::unenforced(&rest, &why.to_string()));
         Ok(hold)
     }
 

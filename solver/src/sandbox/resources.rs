@@ -113,11 +113,31 @@ fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 
+/// The controller that a setting needs.
+pub fn controller(setting: &Setting) -> &'static str {
+    setting.0.split_once('.').map_or(setting.0, |it| it.0)
+}
+
 /// The controllers that settings need.
 pub fn controllers(settings: &[Setting]) -> Vec<&'static str> {
-    let mut all: Vec<_> = settings.iter().filter_map(|it| Some(it.0.split_once('.')?.0)).collect();
+    let mut all: Vec<_> = settings.iter().map(controller).collect();
     all.dedup();
     all
+}
+
+/// What of `resources` a group with these controllers does not hold a step to.
+pub fn besides(resources: &Resources, held: &[&str]) -> Resources {
+    let mut rest = resources.clone();
+    for controller in held {
+        match *controller {
+            "memory" => (rest.memory, rest.memory_and_swap) = (None, None),
+            "cpu" => (rest.cpu, rest.cpu_shares) = (None, None),
+            "cpuset" => rest.cpus = None,
+            "pids" => rest.pids = None,
+            _ => {}
+        }
+    }
+    rest
 }
 
 /// What each process can be held to.
@@ -222,6 +242,16 @@ mod tests {
         let half = CpuTime { quota: 50_000, period: 100_000 };
         let half = Resources { cpu: Some(half), ..Resources::default() };
         assert_eq!(by_process(&half, &[0, 1]).cpus, [0]);
+    }
+
+    #[test]
+    fn a_group_holds_a_step_to_what_it_has_controllers_for() {
+        assert_eq!(besides(&all(), &[]), all());
+        let rest = besides(&all(), &["memory", "cpu", "pids"]);
+        assert_eq!(rest, Resources { cpus: all().cpus, ..Resources::default() });
+        assert_eq!(unenforced(&rest, "x"), "");
+        assert_eq!(by_process(&rest, &[1, 2, 3, 5]).limits, []);
+        assert_eq!(besides(&rest, &["cpuset"]), Resources::default());
     }
 
     #[test]
