@@ -17,13 +17,20 @@ fn step(instructions: &str) -> Tree {
     space.image(&["--isolation=chroot"]).tree()
 }
 
+const DEVICES: &str = "RUN mkdir /n && cd /n && mknod c c 1 3 && mknod -m 600 /n/b b 8 1 && chown 7:8 b\nRUN mv /n/c /n/d\n";
+
+/// Bits that root takes away by writing, and bits that it sets for groups that it is not in.
+const SET_IDS: &str = "\
+RUN cp /bin/busybox /s && chmod 6755 /s && cp -p /s /s1 && cp -p /s /s2 && echo >> /s1 && truncate -s 9 /s2 \
+ && mkdir /i && chgrp 9 /i && chmod 2775 /i && cp /s /i/a && chmod g+s,u+s /i/a && cp -p /i/a /i/b && mkdir /i/d \
+ && ln -s a /i/l && chmod 2755 /i/l && cd /i && tar -cf /t a b d && mkdir /u && tar -C /u -xpf /t
+";
+
 #[test]
 fn the_digest_is_that_of_the_other_rungs() {
     needs!(Root, Program("busybox"));
     let (space, _registry) = space();
-    let devices =
-        "RUN mkdir /n && cd /n && mknod c c 1 3 && mknod -m 600 /n/b b 8 1 && chown 7:8 b\n";
-    space.write("Dockerfile", &format!("{}{devices}", crate::rungs::DOCKERFILE));
+    space.write("Dockerfile", &format!("{}{DEVICES}{SET_IDS}", crate::rungs::DOCKERFILE));
     let mut digests = Vec::new();
     for isolation in ["userns", "chroot"] {
         let arguments = [
@@ -158,4 +165,17 @@ fn a_cache_outlives_a_killed_build() {
     drop(running.wait());
     run("grep -q kept /c/kept");
     space.build(&["--isolation=chroot", "--no-cache"]).success();
+}
+
+#[test]
+fn devices_are_kept_where_files_have_no_attributes() {
+    needs!(Root, Program("busybox"));
+    let (space, _registry) = space();
+    let _disk = rbuild_tests::disk::Disk::mount(&space, "plain", "ramfs", "mode=755");
+    space.write("Dockerfile", &format!("FROM @BASE@\n{DEVICES}"));
+    let output = "--output=type=oci,dest=@OUT@/image.tar";
+    let root = "--root=@SPACE@/plain/store";
+    space.run(&[root, "build", "--isolation=chroot", output, "."]).success();
+    let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
+    assert_eq!((tree.at("n/d").kind, tree.at("n/b").kind), ('c', 'b'));
 }

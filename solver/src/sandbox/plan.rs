@@ -356,6 +356,14 @@ pub enum Report {
     Listener,
     /// Somebody outside listens already, and there can be one only: all owners will be root.
     Unanswered,
+    /// What is meant by an inode that cannot carry a record: its device, number and time of birth in
+    /// nanoseconds, and the record.
+    Made {
+        /// The inode.
+        inode: (u64, u64, i64),
+        /// As it is written elsewhere.
+        record: String,
+    },
     /// The program ended.
     Ended {
         /// Exit code, or the negative number of the signal.

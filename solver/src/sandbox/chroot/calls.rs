@@ -41,6 +41,8 @@ pub(super) enum Call {
     Kind { process: u64 },
     /// A call that changes a file or a name.
     Change(Change),
+    /// One that sets a mode, which is this argument.
+    Mode(Change, usize),
 }
 
 /// `faccessat2` and `sched_setattr`, for which the C library's names are newer than its list.
@@ -70,6 +72,7 @@ pub(super) fn native(reach: Reach, readonly: bool) -> Vec<(i64, Call)> {
         (libc::SYS_ioprio_set, Call::Kind { process: 1 }),
     ];
     calls.extend(old());
+    calls.extend(changes::modes().into_iter().map(|it| (it.0, Call::Mode(it.1, it.2))));
     if readonly {
         calls.extend(changes::native().into_iter().map(|it| (it.0, Call::Change(it.1))));
     }
@@ -225,6 +228,11 @@ pub(super) fn filter(wanted: Wanted) -> Vec<Instruction> {
             other.extend([if_equal(number, 0, 1), ret(NO_FAMILY)]);
         }
     }
+    for (number, _, mode) in changes::narrow_modes(Arch::HERE) {
+        let answer = sets_group(mode, wanted.listens);
+        other.push(if_equal(number, 0, u8::try_from(answer.len()).unwrap_or(u8::MAX)));
+        other.extend(answer);
+    }
     other.push(ret(ALLOW));
     let [own_audit, other_audit] = Arch::HERE.audit();
     by_interface([(own_audit, own), (other_audit, other)], ALLOW)
@@ -279,10 +287,22 @@ fn verdict(call: Call, wanted: Wanted) -> Vec<Instruction> {
             ret(ALLOW),
             ret(ask),
         ],
-        Call::OpenHow | Call::ChangeDir | Call::Names | Call::Change(_) => vec![ret(ask)],
+        Call::Mode(_, mode) if !readonly => sets_group(mode, listens),
+        Call::OpenHow | Call::ChangeDir | Call::Names | Call::Change(_) | Call::Mode(..) => {
+            vec![ret(ask)]
+        }
         Call::Process { pid } => about(pid, listens),
         Call::Kind { .. } => about(1, listens),
     }
+}
+
+/// `S_ISGID`.
+const SET_GROUP: u32 = 0o2000;
+
+/// A mode with the bit that the step cannot give to files of any group.
+fn sets_group(mode: usize, listens: bool) -> Vec<Instruction> {
+    let ask = if listens { NOTIFY } else { ALLOW };
+    vec![load(arg(mode)), if_any(SET_GROUP, 0, 1), ret(ask), ret(ALLOW)]
 }
 
 /// What is about another process is asked about, or refused where nobody can be asked.

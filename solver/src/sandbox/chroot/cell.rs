@@ -22,12 +22,13 @@ use rustix::thread::CapabilitySet;
 use super::calls::{self, Wanted};
 use super::changes::Mounts;
 use super::fence::{self, Reach};
-use super::plan::{Cell, Secret, WITHHELD};
+use super::plan::{ANSWERED, Cell, Secret, WITHHELD};
 use super::serve::{Served, Server, memory};
+use crate::sandbox::caps::{self, number};
 use crate::sandbox::init::{self, InitError};
 use crate::sandbox::plan::{HostPath, Process, Report};
 use crate::sandbox::sys::{self, Ended, Fork, Listener};
-use crate::sandbox::{bpf, caps, cgroup, seccomp};
+use crate::sandbox::{bpf, cgroup, seccomp};
 use crate::worker::wire::{self, WireError};
 
 /// Exit status of a keeper that could not do its work; the worker hears why by message.
@@ -106,6 +107,8 @@ struct Keeper {
     reach: Reach,
     served: Option<Served>,
     server: Option<Server>,
+    /// What it has made that cannot tell what it is.
+    made: Vec<Report>,
     /// What went wrong with it.
     failure: Option<Report>,
     /// Whether nobody can be asked.
@@ -151,6 +154,7 @@ fn start(cell: &Cell, fds: &[OwnedFd]) -> Result<Side, InitError> {
                 reach,
                 served,
                 server,
+                made: Vec::new(),
                 failure,
                 unanswered,
             })))
@@ -224,8 +228,8 @@ fn become_command(
         Ok(ready)
     };
     let ready = enter().map_err(failed)?;
-    lower(cell, reach, keeper)?;
-    init::become_user(&withheld(process), &ready.identity).map_err(failed)?;
+    let caps = lower(cell, reach, keeper)?;
+    init::become_user(&Process { caps, ..process.clone() }, &ready.identity).map_err(failed)?;
     let program = init::look_up(&process.args[0], &ready.path, &process.cwd)?;
     let args: Vec<&CStr> = ready.args.iter().map(CString::as_c_str).collect();
     let env: Vec<&CStr> = ready.env.iter().map(CString::as_c_str).collect();
@@ -236,19 +240,21 @@ fn become_command(
     Err(Report::NotStarted { code: 126, text })
 }
 
-/// Gives up what the step must not have, but for its ids and what goes with them.
-fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<(), Report> {
+/// Gives up what the step must not have, but for its ids and what goes with them. Returns the
+/// capabilities that it keeps.
+fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<u64, Report> {
     let failed = |what| move |error: io::Error| init::failed(&init::call(what)(error));
     // Without a privilege that is never had here a filter asks for it; and with it no program has
     // more rights than who starts it.
     rustix::thread::set_no_new_privs(true)
         .map_err(|errno| failed("set no_new_privs")(errno.into()))?;
-    let caps = withheld(&cell.process).caps;
-    for number in caps::missing(caps, caps::LAST) {
+    let caps = cell.process.caps & !WITHHELD;
+    // Whoever may not change the bounds has none to lose: no program gives more rights.
+    let bound = |number: u8| {
         let one = CapabilitySet::from_bits_retain(1 << number);
-        // Whoever may not change the bounds has none to lose: no program gives more rights.
         let _ = rustix::thread::remove_capability_from_bounding_set(one);
-    }
+    };
+    caps::missing(caps, caps::LAST).into_iter().for_each(bound);
     if cell.process.filtered {
         let filter = seccomp::filter(bpf::Arch::HERE, caps);
         sys::install_filter(&filter, Listener::None)
@@ -261,20 +267,18 @@ fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<(), Report
         Ok(listener) => {
             let fds: Vec<_> = listener.iter().map(OwnedFd::as_fd).collect();
             wire::send(keeper, &Report::Listener, &fds)
-                .map_err(|error| failed(what)(io::Error::other(error)))
+                .map_err(|error| failed(what)(io::Error::other(error)))?;
+            bound(number::FSETID);
+            Ok(caps & !ANSWERED)
         }
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             sys::install_filter(&filter(false), Listener::None).map_err(failed(what))?;
             wire::send(keeper, &Report::Unanswered, &[])
-                .map_err(|error| failed(what)(io::Error::other(error)))
+                .map_err(|error| failed(what)(io::Error::other(error)))?;
+            Ok(caps)
         }
         Err(error) => Err(failed(what)(error)),
     }
-}
-
-/// The process with the capabilities that it has on this rung.
-fn withheld(process: &Process) -> Process {
-    Process { caps: process.caps & !WITHHELD, ..process.clone() }
 }
 
 impl Keeper {
@@ -288,6 +292,10 @@ impl Keeper {
         }
         let ended = sys::wait_for(self.pid);
         end_all(self.reach);
+        self.dismiss();
+        for made in &self.made {
+            drop(wire::send(worker, made, &[]));
+        }
         if self.unanswered {
             drop(wire::send(worker, &Report::Unanswered, &[]));
         }
@@ -323,7 +331,7 @@ impl Keeper {
             {
                 // When the last of the step is gone, there is nobody to be heard.
                 if !found[3].contains(PollFlags::IN) || !server.answer_next() {
-                    self.server = None;
+                    self.dismiss();
                 }
                 if found[0].is_empty() && found[1].is_empty() && found[2].is_empty() {
                     continue;
@@ -341,6 +349,11 @@ impl Keeper {
         }
     }
 
+    /// Ends the service.
+    fn dismiss(&mut self) {
+        self.made.extend(self.server.take().into_iter().flat_map(Server::made));
+    }
+
     /// Takes one message of the step's process. False if that has become its command, or is gone.
     fn hear(&mut self) -> bool {
         let Ok(Some((report, fds))) = wire::receive::<Report>(self.told.as_fd()) else {
@@ -356,7 +369,7 @@ impl Keeper {
             }
             Report::Unanswered => self.unanswered = true,
             Report::NotStarted { .. } | Report::Failed { .. } => self.failure = Some(report),
-            Report::Ready { .. } | Report::Ended { .. } => {}
+            Report::Ready { .. } | Report::Ended { .. } | Report::Made { .. } => {}
         }
         true
     }

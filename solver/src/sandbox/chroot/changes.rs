@@ -1,5 +1,7 @@
 //! The calls that change a file or a name, of which a step with read-only mounts asks. Pure.
 
+use crate::sandbox::bpf::Arch;
+
 /// How a call changes what it names; numbers are those of its arguments.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Change {
@@ -49,8 +51,6 @@ pub(super) fn native() -> Vec<(i64, Change)> {
         (libc::SYS_unlinkat, Change::Remove(at(0))),
         (libc::SYS_linkat, Change::Link(at(0), at(2))),
         (libc::SYS_renameat2, Change::Move(at(0), at(2))),
-        (libc::SYS_fchmodat, Change::Content(at(0))),
-        (FCHMODAT2, Change::ByFlag(at(0), 3)),
         (libc::SYS_fchownat, Change::ByFlag(at(0), 4)),
         (libc::SYS_utimensat, Change::ByFlag(at(0), 3)),
         (libc::SYS_truncate, Change::Content(here(0))),
@@ -58,13 +58,38 @@ pub(super) fn native() -> Vec<(i64, Change)> {
         (libc::SYS_lsetxattr, Change::Itself(here(0))),
         (libc::SYS_removexattr, Change::Content(here(0))),
         (libc::SYS_lremovexattr, Change::Itself(here(0))),
-        (libc::SYS_fchmod, Change::Open(0)),
         (libc::SYS_fchown, Change::Open(0)),
         (libc::SYS_fsetxattr, Change::Open(0)),
         (libc::SYS_fremovexattr, Change::Open(0)),
     ];
     calls.extend(old());
     calls
+}
+
+/// The calls that set modes, with the argument that the mode is.
+pub(super) fn modes() -> Vec<(i64, Change, usize)> {
+    let mut calls = vec![
+        (libc::SYS_fchmodat, Change::Content(at(0)), 2),
+        (FCHMODAT2, Change::ByFlag(at(0), 3), 2),
+        (libc::SYS_fchmod, Change::Open(0), 1),
+    ];
+    #[cfg(target_arch = "x86_64")]
+    calls.push((libc::SYS_chmod, Change::Content(here(0)), 1));
+    calls
+}
+
+/// The same for 32-bit programs.
+pub(super) const fn narrow_modes(arch: Arch) -> [(u32, Change, usize); 4] {
+    let fchmodat = match arch {
+        Arch::X86_64 => 306,
+        Arch::Aarch64 => 333,
+    };
+    [
+        (15, Change::Content(here(0)), 1),
+        (94, Change::Open(0), 1),
+        (fchmodat, Change::Content(at(0)), 2),
+        (452, Change::ByFlag(at(0), 3), 2),
+    ]
 }
 
 /// Calls that newer machines no longer have.
@@ -79,7 +104,6 @@ fn old() -> Vec<(i64, Change)> {
         (libc::SYS_link, Change::Link(here(0), here(1))),
         (libc::SYS_rename, Change::Move(here(0), here(1))),
         (libc::SYS_renameat, Change::Move(at(0), at(2))),
-        (libc::SYS_chmod, Change::Content(here(0))),
         (libc::SYS_chown, Change::Content(here(0))),
         (libc::SYS_lchown, Change::Itself(here(0))),
         (libc::SYS_utime, Change::Content(here(0))),
@@ -160,7 +184,8 @@ mod tests {
 
     #[test]
     fn each_call_is_there_once() {
-        let numbers: std::collections::BTreeSet<i64> = native().iter().map(|it| it.0).collect();
-        assert_eq!(numbers.len(), native().len());
+        let all = native().into_iter().map(|it| it.0).chain(modes().into_iter().map(|it| it.0));
+        let numbers: std::collections::BTreeSet<i64> = all.collect();
+        assert_eq!(numbers.len(), native().len() + modes().len());
     }
 }

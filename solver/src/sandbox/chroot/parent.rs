@@ -25,6 +25,8 @@ use crate::sandbox::parent::{End, Killer, Outcome, RunError};
 use crate::sandbox::plan::{HostPath, Litter, Process, Report};
 use crate::sandbox::{target, tree_copy};
 use crate::snapshot::Rootfs;
+use crate::snapshot::inodes::Records;
+use crate::snapshot::owner::Record;
 use crate::worker::wire;
 
 /// What a step's log says where nobody can answer it.
@@ -293,7 +295,7 @@ fn converse(
     sent: impl FnOnce(),
 ) -> Result<Outcome, RunError> {
     killer.arm_socket(socket.try_clone().map_err(RunError::Start)?);
-    let mut not_started = None;
+    let (mut not_started, mut records) = (None, Records::new());
     if let Err(error) = wire::send(socket.as_fd(), cell, fds) {
         return if killer.killed() { Ok(Outcome::cancelled()) } else { Err(error.into()) };
     }
@@ -307,6 +309,10 @@ fn converse(
         };
         match report {
             Report::Ready { .. } | Report::Listener => {}
+            Report::Made { inode: (device, number, birth), record } => {
+                let record = Record::parse(record.as_bytes());
+                records.extend(record.map(|it| ((device, number, birth.into()), it)));
+            }
             Report::Unanswered => {
                 let _ = rustix::io::write(fds[STDERR], UNSERVED.as_bytes());
             }
@@ -320,7 +326,7 @@ fn converse(
                     (None, code) if code >= 0 => End::Code(code),
                     (None, signal) => End::Signal(-signal),
                 };
-                return Ok(Outcome { end, cpu_micros, max_rss, ..Outcome::cancelled() });
+                return Ok(Outcome { end, cpu_micros, max_rss, records, ..Outcome::cancelled() });
             }
         }
     }

@@ -116,7 +116,8 @@ pub(super) fn proc(dir: &Path) -> io::Result<()> {
     fs::write(own.join("mountinfo"), MOUNTINFO)?;
     symlink("/", own.join("root"))?;
     symlink(".", own.join("cwd"))?;
-    symlink("exe", own.join("exe"))?;
+    // The C library takes it for a broken kernel if this is no absolute path.
+    symlink("/proc/self/exe", own.join("exe"))?;
     directory(&own.join("fd"), 0o755)?;
     for name in ["0", "1", "2"] {
         symlink("/dev/null", own.join("fd").join(name))?;

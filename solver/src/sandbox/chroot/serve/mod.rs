@@ -7,11 +7,13 @@
 
 mod look;
 mod mirror;
+mod mode;
 mod node;
 mod open;
 mod readonly;
 mod tracee;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
@@ -24,12 +26,13 @@ pub(super) use open::memory;
 use self::mirror::Mirror;
 use self::tracee::{PATH_MAX, Tracees};
 use super::calls::{self, Call};
-use super::changes::{Change, Mounts, Name};
+use super::changes::{self, Change, Mounts, Name};
 use super::fence::Reach;
 use super::paths::{self, Place, Who};
 use super::plan::{Nodes, Secret};
 use crate::sandbox::asked::{Answer, Stop, answer_next, int};
 use crate::sandbox::bpf::Arch;
+use crate::sandbox::plan::Report;
 use crate::sandbox::sys::{self, Notification};
 
 const PATH: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
@@ -64,6 +67,8 @@ pub(super) struct Server {
     hostname: String,
     network: bool,
     mounts: Mounts,
+    /// Devices whose files cannot carry a record.
+    made: RefCell<Vec<Report>>,
 }
 
 /// What a server is made of, before there is a listener.
@@ -106,7 +111,13 @@ impl Server {
             hostname,
             network,
             mounts,
+            made: RefCell::default(),
         })
+    }
+
+    /// What was made that cannot tell what it is.
+    pub(super) fn made(self) -> Vec<Report> {
+        self.made.into_inner()
     }
 
     /// What tells of calls.
@@ -122,8 +133,13 @@ impl Server {
     fn handle(&self, call: &Notification) -> Answer {
         let args = &call.args;
         if call.arch != Arch::HERE.audit()[0] {
-            // Of the 32-bit interfaces only signals are asked about.
-            return self.about(args[0]);
+            // Of the 32-bit interfaces only modes and signals are asked about.
+            let modes = changes::narrow_modes(Arch::HERE);
+            let mode = modes.into_iter().find(|it| i64::from(it.0) == call.number);
+            return match mode {
+                Some((_, change, mode)) => self.set_mode(call, change, args[mode]),
+                None => self.about(args[0]),
+            };
         }
         match *self.calls.get(&call.number).ok_or(Stop::Continue)? {
             Call::Open { dir, path, flags } => {
@@ -172,6 +188,15 @@ impl Server {
                 self.make_node(call, dir, path)
             }
             Call::Change(change) => self.change(call, change),
+            Call::Mode(change, mode) => {
+                if self.mounts.any_readonly() {
+                    match self.change(call, change) {
+                        Err(Stop::Continue) => {}
+                        answer => return answer,
+                    }
+                }
+                self.set_mode(call, change, args[mode])
+            }
             Call::Names => self.names(call, args[0]),
             Call::Process { pid } => self.about(args[pid]),
             Call::Kind { process } => match args[0] {

@@ -1,13 +1,14 @@
 //! Device nodes that a step makes: recorded on an empty file, as on the other rungs.
 
-use std::os::fd::AsFd as _;
-
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, StatxTimestamp, XattrFlags, makedev,
+};
 use rustix::io::Errno;
 
 use super::{PATH, Server};
 use crate::sandbox::asked::{Answer, Reply, Stop, int};
-use crate::sandbox::sys::{self, Notification};
+use crate::sandbox::plan::Report;
+use crate::sandbox::sys::Notification;
 use crate::snapshot::owner::{ATTRIBUTE, Record};
 
 impl Server {
@@ -43,19 +44,39 @@ impl Server {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&parent, name, flags, Mode::empty())?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(bits))?;
-        let held = sys::stat(file.as_fd()).map_err(|_| Stop::Continue)?;
+        let held = rustix::fs::statx(
+            &file,
+            "",
+            AtFlags::EMPTY_PATH,
+            StatxFlags::BASIC_STATS | StatxFlags::BTIME,
+        )?;
         let record = Record {
-            uid: held.st_uid,
-            gid: held.st_gid,
+            uid: held.stx_uid,
+            gid: held.stx_gid,
             mode: kind.as_raw_mode() | bits,
             major: rustix::fs::major(device),
             minor: rustix::fs::minor(device),
-            held_uid: held.st_uid,
-            held_gid: held.st_gid,
-            held_mode: held.st_mode & 0o7777,
+            held_uid: held.stx_uid,
+            held_gid: held.stx_gid,
+            held_mode: u32::from(held.stx_mode) & 0o7777,
         };
-        let text = record.to_string();
-        rustix::fs::fsetxattr(&file, ATTRIBUTE, text.as_bytes(), XattrFlags::empty())?;
+        let record = record.to_string();
+        match rustix::fs::fsetxattr(&file, ATTRIBUTE, record.as_bytes(), XattrFlags::empty()) {
+            Ok(()) => {}
+            // A file system without attributes.
+            Err(Errno::OPNOTSUPP) => {
+                let device = makedev(held.stx_dev_major, held.stx_dev_minor);
+                let StatxTimestamp { tv_sec, tv_nsec, .. } = held.stx_btime;
+                let birth = tv_sec.saturating_mul(1_000_000_000).saturating_add(tv_nsec.into());
+                let inode = (device, held.stx_ino, birth);
+                self.made.borrow_mut().push(Report::Made { inode, record });
+            }
+            Err(errno) => {
+                // A device or nothing.
+                let _ = rustix::fs::unlinkat(&parent, name, AtFlags::empty());
+                return Err(errno.into());
+            }
+        }
         Ok(Reply::Value(0))
     }
 

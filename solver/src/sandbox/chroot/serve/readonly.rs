@@ -100,7 +100,12 @@ impl Server {
     }
 
     /// What a name stands for.
-    fn found(&self, call: &Notification, at: Name, follow: OFlags) -> Result<OwnedFd, Errno> {
+    pub(super) fn found(
+        &self,
+        call: &Notification,
+        at: Name,
+        follow: OFlags,
+    ) -> Result<OwnedFd, Errno> {
         let path = self.whole(call, at).map_err(|_| Errno::INVAL)?;
         self.beneath(&path, PATH | follow)
     }
