@@ -12,7 +12,7 @@ use rbuild_tests::registry::Registry;
 use rbuild_tests::space::TestSpace;
 
 /// All that `attacks.c` tries.
-const ATTACKS: [&str; 18] = [
+const ATTACKS: [&str; 26] = [
     "read-outside",
     "write-outside",
     "chroot-escape",
@@ -31,6 +31,14 @@ const ATTACKS: [&str; 18] = [
     "more-capabilities",
     "listener",
     "racing-pointers",
+    "keepers-memory",
+    "program-in-memory",
+    "handles",
+    "typing",
+    "slow-memory",
+    "bad-pointers",
+    "more-namespaces",
+    "propagation",
 ];
 
 /// Places, and the rungs that they allow: an ordinary user's, and root's.
@@ -214,5 +222,48 @@ fn no_file_of_an_image_is_a_set_user_id_file_of_the_caller() {
         let found = Command::new("find").arg(space.path("store")).args(["-perm", "/4000"]).output();
         let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
         assert!(found.is_empty() || layers.permissions().mode() & 0o777 == 0o700, "{found}");
+    }
+}
+
+#[test]
+fn trees_that_are_hard_to_walk_are_the_same_everywhere() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    let mut digests = Vec::new();
+    for (space, _registry, rungs) in &places() {
+        compile(space);
+        space.write(
+            "Dockerfile",
+            "FROM @BASE@\nCOPY attack /attack\nRUN /attack wild\nRUN cd /wild && echo x > link-9 && rm link-1 pipe && mv link-2 moved\n\
+             FROM scratch\nCOPY --from=0 /wild /wild\n",
+        );
+        for rung in rungs {
+            let arguments = [
+                &format!("--isolation={rung}"),
+                "--no-cache",
+                "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+                "--iidfile=@OUT@/id",
+                "-o",
+                "type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
+            ];
+            space.build(&arguments).success();
+            digests.push((*rung, space.read("out/id")));
+        }
+    }
+    assert!(digests.iter().all(|it| it.1 == digests[0].1), "{digests:?}");
+}
+
+#[test]
+fn a_tree_that_is_too_deep_is_refused_and_removed() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    for (space, _registry, rungs) in &places() {
+        compile(space);
+        space.write("Dockerfile", "FROM @BASE@\nCOPY attack /attack\nRUN /attack deep\n");
+        for rung in rungs {
+            let ran = space.build(&[&format!("--isolation={rung}"), "--no-cache"]);
+            ran.ended(3).keeps_quiet_about("bug");
+        }
+        space.run(&["prune", "--all", "--force"]).success();
+        let left = std::fs::read_dir(space.path("store/tmp")).unwrap().count();
+        assert_eq!(left, 0, "unfinished work is left");
     }
 }

@@ -1,7 +1,11 @@
 //! One image, however its steps are held and its layers are made.
 
-use rbuild_tests::needs;
+use std::process::Command;
+
+use rbuild_tests::disk::Disk;
+use rbuild_tests::ran::{Ran, Running};
 use rbuild_tests::space::TestSpace;
+use rbuild_tests::{host, needs};
 
 /// What tells rungs and drivers apart where one of them is wrong: owners, set-id bits, links, what is
 /// made by who is not root and by who changes its user, a directory that hands its group on.
@@ -14,6 +18,8 @@ USER 1234:4321
 RUN cd /w && echo x > f && chmod 640 f && ln -s f l && mkdir d && mkfifo p && mv l m
 USER 0
 RUN rm /d/b && mv /d/p /d/q && mv /w/m /w/n && echo more >> /w/f && rm -r /d/g/in
+RUN mkdir /k && ln -s x /k/l && mkfifo /k/p && ln -s y /k/m
+RUN chown -h 5:6 /k/l /k/p && chown -h 7 /k/m && mv /k/m /k/n && ln /k/p /k/q
 RUN --mount=type=cache,target=/c,uid=9 --mount=type=tmpfs,target=/t echo x > /c/x && echo y > /t/y
 ";
 
@@ -64,27 +70,89 @@ COPY --from=made /f /copied
 RUN --mount=type=bind,from=made,target=/m ls /m /copied >> /seen; chown -R 7:8 /d; rm -r /usr/bin && mkdir /usr/bin
 ";
 
+/// Runs `rbuild ARGS` as who runs it in tests, where everybody may open `/dev/fuse`.
+fn with_fuse(space: &TestSpace, args: &[&str]) -> Ran {
+    let inner = space.command(args);
+    let device = "mount -t tmpfs none $0 && mknod -m 666 $0/fuse c 10 229 && \
+                  mount --bind $0/fuse /dev/fuse && umount -l $0";
+    let user = host::runner();
+    let user = format!("setpriv --reuid={} --regid={} --clear-groups", user.uid, user.gid);
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", &format!("{device} && exec {user} \"$@\"")]);
+    command.arg(space.dir("device")).arg(inner.get_program()).args(inner.get_args());
+    command.env_clear().envs(inner.get_envs().filter_map(|it| Some((it.0, it.1?))));
+    Running::start(command.current_dir(space.path("context"))).wait()
+}
+
 #[test]
 fn overlays_by_a_helper_give_the_same_digest() {
-    needs!(Root, Program("busybox"), Program("fuse-overlayfs"), Fuse);
-    let (space, _registry) = TestSpace::own_with_busybox();
+    needs!(Root, Ids, Program("busybox"), Program("fuse-overlayfs"), Program("setpriv"), Fuse);
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write_bytes("home/token", b"s3cr3t");
+    // What a helper does not keep is told, and not tried.
+    let doctor = with_fuse(&space, &["doctor", "--format=json"]).success().text();
+    let doctor: serde_json::Value = serde_json::from_str(&doctor).unwrap();
+    let asked = doctor["questions"].as_array().unwrap();
+    let found = asked.iter().find(|it| it["question"] == "fuse-overlayfs").unwrap();
+    let works = found["works"] == true;
+    assert!(works || found["remedies"][0].as_str().is_some(), "{found}");
     let made = "FROM @BASE@ AS made\nRUN echo f > /f && mkdir /g\nRUN rm -r /g && echo h > /h\n";
-    space.write("Dockerfile", &format!("{made}{HIDDEN}"));
-    let mut digests = Vec::new();
-    for driver in ["overlay", "fuse-overlayfs", "plain"] {
-        let arguments = [
-            "--isolation=userns",
-            &format!("--snapshotter={driver}"),
-            "--no-cache",
-            "--build-arg=SOURCE_DATE_EPOCH=1000000000",
-            "--iidfile=@OUT@/id",
-            "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
-        ];
-        let driver = format!("{driver} snapshots");
-        space.build(&arguments).success().says(&driver);
-        digests.push(space.read("out/id"));
+    let mut texts = vec![format!("{made}{HIDDEN}")];
+    texts.extend(works.then(|| format!("{DOCKERFILE}{MORE}")));
+    for text in texts {
+        space.write("Dockerfile", &text);
+        let mut digests = Vec::new();
+        for isolation in ["userns", "userns-single"] {
+            for driver in ["overlay", "fuse-overlayfs", "plain"] {
+                let arguments = [
+                    "build",
+                    "--progress=plain",
+                    &format!("--isolation={isolation}"),
+                    &format!("--snapshotter={driver}"),
+                    "--no-cache",
+                    "--secret=id=token,src=@SPACE@/home/token",
+                    "--build-arg=SOURCE_DATE_EPOCH=1000000000",
+                    "--iidfile=@OUT@/id",
+                    "--output=type=oci,dest=@OUT@/image.tar,rewrite-timestamp=true",
+                    ".",
+                ];
+                let ran = with_fuse(&space, &arguments).success();
+                ran.says(&format!("isolation {isolation}, {driver} snapshots"));
+                digests.push((isolation, driver, space.read("out/id")));
+            }
+        }
+        assert!(digests.iter().all(|it| it.2 == digests[0].2), "{digests:?}");
     }
-    assert!(digests.iter().all(|it| *it == digests[0]), "{digests:?}");
+}
+
+#[test]
+fn a_helper_that_cannot_be_had_is_explained() {
+    needs!(Ids, Program("busybox"), Program("fuse-overlayfs"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN true\n");
+    let ran = space.build(&["--snapshotter=fuse-overlayfs"]);
+    if ran.code != Some(0) {
+        ran.ended(3).says("/dev/fuse: ").says("docker run --device /dev/fuse");
+    }
+}
+
+#[test]
+fn whole_trees_share_blocks_where_they_can() {
+    needs!(Root, Ids, Program("busybox"), Program("mkfs.xfs"), Program("filefrag"));
+    let (space, _registry) = TestSpace::with_busybox();
+    let _disk = Disk::in_a_file(&space, "blocks", "xfs", 400);
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@ AS a\nRUN dd if=/dev/urandom of=/big bs=1M count=8 2> /dev/null\n\
+         FROM a AS b\nRUN echo b > /b\nFROM a\nRUN echo c > /c\nCOPY --from=b /b /b\n",
+    );
+    let root = "--root=@SPACE@/blocks/store";
+    space.run(&[root, "build", "--snapshotter=plain", "."]).success();
+    let find = ["-name", "big", "-exec", "filefrag", "-v", "{}", ";"];
+    let found = Command::new("find").arg(space.path("blocks/store")).args(find).output().unwrap();
+    let text = String::from_utf8_lossy(&found.stdout);
+    let files = text.matches("File size of").count();
+    assert!(files > 1 && text.matches("shared").count() >= files, "{text}");
 }
 
 /// Gives its arguments the capability to bind low ports, and tells which have it.
@@ -107,7 +175,7 @@ fn capabilities_of_files_are_the_same_everywhere() {
     let (space, _registry) = TestSpace::with_busybox();
     space.write("capability.c", CAPABILITY);
     let program = space.path("context/capability");
-    let compiled = std::process::Command::new("gcc")
+    let compiled = Command::new("gcc")
         .args(["-static", "-O1", "-o"])
         .args([&program, &space.path("context/capability.c")])
         .status();
@@ -145,7 +213,7 @@ fn a_store_without_attributes_gives_the_same_digest() {
     needs!(Root, Ids, Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
     space.write_bytes("home/token", b"s3cr3t");
-    let _disk = rbuild_tests::disk::Disk::mount(&space, "plain", "ramfs", "mode=755");
+    let _disk = Disk::mount(&space, "plain", "ramfs", "mode=755");
     // Owners of what was there before, and of what a step only writes to.
     let more = "RUN [ $(stat -c %u:%a /home/app) = 1000:750 ] && [ $(stat -c %u:%a /d/a) = 5:6755 ] \\\n \
                 && echo again >> /w/f && mv /home/app /home/other && mv /d/g /g\n\
@@ -201,30 +269,51 @@ int main(int argc, char **argv) {
 }
 ";
 
-#[test]
-fn where_another_program_listens_owners_are_lost_and_it_is_said() {
-    needs!(Ids, Program("busybox"), Program("gcc"));
-    let (space, _registry) = TestSpace::with_busybox();
+/// Builds where another program listens; tells what was said.
+fn listened_to(space: &TestSpace, rung: &str) -> String {
     space.write_bytes("tmp/listens.c", LISTENS.as_bytes());
     let listens = space.path("tmp/listens");
-    let compiled = std::process::Command::new("gcc")
+    let compiled = Command::new("gcc")
         .args(["-static", "-O1", "-o"])
         .args([&listens, &space.path("tmp/listens.c")])
         .status();
     assert!(compiled.unwrap().success());
-    space.write("Dockerfile", "FROM @BASE@\nRUN echo x > /f && chown 5:6 /f && chmod 640 /f\n");
-    let out = ["--output", "type=oci,dest=@OUT@/image.tar"];
-    let rbuild = space.command(
-        &[&["build", "--progress=plain", "--isolation=userns-single"], &out[..], &["."]].concat(),
-    );
-    let mut outer = std::process::Command::new(listens);
+    let isolation = format!("--isolation={rung}");
+    let out = "type=oci,dest=@OUT@/image.tar";
+    let rbuild = space.command(&["build", "--progress=plain", &isolation, "--output", out, "."]);
+    let mut outer = Command::new(listens);
     outer.arg(rbuild.get_program()).args(rbuild.get_args()).env_clear();
     outer.envs(rbuild.get_envs().filter_map(|it| Some((it.0, it.1?))));
     outer.current_dir(space.path("context"));
     let ran = space.as_runner(&mut outer).output().unwrap();
-    let told = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success() && told.contains("owners cannot be recorded"), "{told}");
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned();
+    assert!(ran.status.success(), "{told}");
+    told
+}
+
+#[test]
+fn where_another_program_listens_owners_are_lost_and_it_is_said() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("Dockerfile", "FROM @BASE@\nRUN echo x > /f && chown 5:6 /f && chmod 640 /f\n");
+    let told = listened_to(&space, "userns-single");
+    assert!(told.contains("owners cannot be recorded"), "{told}");
     let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
     let file = tree.at("f");
     assert_eq!((file.uid, file.gid, file.mode), (0, 0, 0o640));
+}
+
+#[test]
+fn without_namespaces_another_listener_costs_the_files_of_the_kernel_alone() {
+    needs!(Root, Program("busybox"), Program("gcc"));
+    let (space, _registry) = TestSpace::own_with_busybox();
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@\nRUN echo x > /f && chown 5:6 /f && chmod 2640 /f && echo y > /dev/null && cat /proc/version\n",
+    );
+    let told = listened_to(&space, "chroot");
+    assert!(told.contains("/proc and /sys of this step are all but empty"), "{told}");
+    let tree = rbuild_tests::image::Image::read(&space.path("out/image.tar")).tree();
+    let file = tree.at("f");
+    assert_eq!((file.uid, file.gid, file.mode), (5, 6, 0o2640));
 }

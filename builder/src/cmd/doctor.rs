@@ -7,7 +7,6 @@ mod text;
 
 use std::path::Path;
 
-use rbuild_solver::sandbox::fuse_overlayfs;
 use rbuild_solver::sandbox::host::{Explained, Facts, explain};
 use rbuild_solver::sandbox::probe::{self, Answer, Question};
 use rbuild_solver::sandbox::rung::Rung;
@@ -28,16 +27,19 @@ const NONE: &str = "none";
 const CALLERS: &str = "that of the caller";
 
 /// What only namespaces could keep a step from.
-const UNPROMISED_BY_CHROOT: [&str; 5] = [
+const UNPROMISED_BY_CHROOT: [&str; 7] = [
     "there are no namespaces: a step can tell that there are other processes in the container, and \
      shares its message queues and System V memory; it cannot read or trace them, nor signal them",
     "what keeps a step to its tree is a missing capability and Landlock; where the kernel has no \
      Landlock, a process that gets out of its tree meets no second wall",
     "set-user-id programs and file capabilities give no rights (no_new_privs): `sudo` does not work \
      in a step whose user is not root",
-    "what a step mounts read-only it can write to, without effect on what was mounted; a tmpfs is a \
-     directory, and its size has no limit",
-    "a step that runs while rbuild is killed together with its keeper lives on",
+    "what a step mounts read-only is a copy: it is told that it cannot be written to, and what it \
+     writes all the same is lost; a tmpfs is a directory, and its size has no limit",
+    "a device node that a step makes is an empty file to the step; in the image it is a device",
+    "what a step writes into a cache another one that has it mounted sees under old names at once, \
+     under new ones when the first has ended",
+    "a step lives on if rbuild, its keeper and the guard of that are killed at the same moment",
 ];
 
 /// All that was found.
@@ -70,14 +72,17 @@ impl Report {
         let answers = answers.ok_or_else(|| {
             Failure::new(Kind::Host, "the process that is to find out what works here fails")
         })?;
-        let networks = probe::ask(store, &Question::NETWORKS)
-            .map_err(|error| Failure::host("find out what network steps can have", &error))?;
+        // Who takes too long to answer has not.
+        let slow = probe::ask(store, &Question::SLOW).unwrap_or_default();
         let facts = Facts::of(store);
         let told = |answer: Answer| answer.map_err(|refusal| explain(refusal, &facts));
+        let helper = Question::FuseOverlayfs;
+        let questions = Question::ALL.map(|it| (it, told(answers.get(it)))).into_iter();
+        let questions = questions.chain([(helper, told(slow.get(helper)))]);
         Ok(Self {
             rungs: Rung::ALL.map(|rung| (rung, told(answers.rung(rung)))).to_vec(),
-            questions: Question::ALL.map(|it| (it, told(answers.get(it)))).to_vec(),
-            networks: Question::NETWORKS.map(|it| (it, told(networks.get(it)))).to_vec(),
+            questions: questions.collect(),
+            networks: Question::NETWORKS.map(|it| (it, told(slow.get(it)))).to_vec(),
             store: store.display().to_string(),
             store_fs: facts.store_fs.clone(),
         })
@@ -98,8 +103,8 @@ impl Report {
         let mounts = self.rung().is_some_and(|it| it != Rung::Chroot);
         if mounts && self.answer(Question::Overlay).is_ok() {
             "overlay"
-        } else if mounts && fuse_overlayfs().is_ok() {
-            "fuse-overlayfs if it keeps all modes and kinds of files, else plain"
+        } else if mounts && self.answer(Question::FuseOverlayfs).is_ok() {
+            "fuse-overlayfs"
         } else if self.answer(Question::Reflink).is_ok() {
             "plain, by shared blocks"
         } else {
@@ -110,8 +115,9 @@ impl Report {
     /// Why not by overlay; empty if they are, or nothing runs.
     fn why_plain(&self) -> String {
         let refused = self.answer(Question::Overlay).err().filter(|_| self.rung().is_some());
-        let helper = || fuse_overlayfs().err().map(|it| format!("; {it}")).unwrap_or_default();
-        refused.map(|it| format!("{}{}", it.cause, helper())).unwrap_or_default()
+        let helper = self.answer(Question::FuseOverlayfs).err();
+        let helper = helper.map(|it| format!("; {}", it.refusal.detail)).unwrap_or_default();
+        refused.map(|it| format!("{}{helper}", it.cause)).unwrap_or_default()
     }
 
     /// What network a step has that asks for none in particular.

@@ -17,6 +17,8 @@ use super::helper;
 use crate::causes::chain;
 use crate::snapshot::{Rootfs, Upper};
 
+/// What is refused where it does not work.
+pub(crate) const CALL: &str = "an overlay by fuse-overlayfs";
 /// The device that it needs.
 const DEVICE: &str = "/dev/fuse";
 /// How long it may take to be ready, and to end.

@@ -9,6 +9,7 @@ use super::mounts::Tree;
 use super::parent::{Outcome, Waiting};
 use super::plan::{HostPath, Pretend};
 use super::relay::Relay;
+use super::supervisor::Start;
 use crate::snapshot::{Access, LayerStore, Ownership, Prepared, Rootfs};
 use crate::worker::proto::{
     Committed, ExecMount, ExecRequest, Failure, FailureKind, LayerId, MountSource,
@@ -130,4 +131,14 @@ pub(super) fn pretend(layers: &LayerStore, request: &ExecRequest) -> Result<Pret
         }
     }
     Ok(if devices { Pretend::Devices } else { Pretend::NewDevices })
+}
+
+/// What the supervisor of a step knows of its tree.
+pub(super) fn start(layers: &LayerStore, root: &Prepared) -> Result<Start, Failure> {
+    let known = layers.known_records(root).map_err(|it| it.to_failure())?;
+    let upper = match root.rootfs() {
+        Rootfs::Overlay { upper, .. } => upper.as_ref().map(|it| it.dir.clone()),
+        Rootfs::Dir(_) => None,
+    };
+    Ok(Start { view: root.view.clone(), known, upper })
 }

@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags};
 use serde::{Deserialize, Serialize};
 
 use super::caps::{has, number};
+use super::fuse;
 use super::give_ids;
 use super::refusal::Refusal;
 
@@ -295,6 +296,7 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
                           emptyDir; docker run -v; GitLab: below /builds)";
             (cause, vec![remedy.to_owned()])
         }
+        fuse::CALL => helper_overlay(refusal),
         "chown(2) in the store" => words(
             "files of the store cannot belong to the users of an image, as on a network file system that \
              decides about owners itself (root squash): owners are recorded beside the files",
@@ -345,6 +347,25 @@ fn lesser(refusal: &Refusal, facts: &Facts) -> Option<Words> {
         }
         _ => return None,
     })
+}
+
+/// What keeps `fuse-overlayfs` from standing in for the kernel.
+fn helper_overlay(refusal: &Refusal) -> Words {
+    if refusal.detail.contains("not installed") {
+        let remedy =
+            "apt-get install fuse-overlayfs (Debian, Ubuntu), dnf install fuse-overlayfs (Fedora)";
+        words("it is of use where the kernel makes no overlays", &[remedy])
+    } else if refusal.detail.starts_with("/dev/fuse") {
+        words(
+            "it needs the device, which its owner and mode, or the container, keep from rbuild",
+            &["docker run --device /dev/fuse; on a host, as root: chmod 666 /dev/fuse"],
+        )
+    } else {
+        words(
+            "images would not be those of other places, so it is used only if it is asked for",
+            &["--snapshotter=fuse-overlayfs, if no step moves such files"],
+        )
+    }
 }
 
 /// The namespace was made, but is of no use.

@@ -74,4 +74,12 @@ mod tree_copy;
 /// What is missing.
 pub fn fuse_overlayfs() -> Result<(), String> {
     fuse::program().map(drop)
+/// Whether an overlay can be made with its upper directory below `dir` (made, and removed again),
+/// and works as snapshots need it: copy-up, a whiteout, an opaque directory. Else why not, in words.
+///
+/// # Errors
+///
+/// What did not work.
+pub fn overlay_works_in(dir: &std::path::Path) -> Result<(), String> {
+    overlay::works_in(dir)
 }

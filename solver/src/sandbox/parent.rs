@@ -14,9 +14,8 @@ use rustix::process::{PidfdFlags, Signal};
 use rustix::thread::UnshareFlags;
 
 use super::plan::{Plan, Report, Skeleton, Stub};
-use super::supervisor::{self, Records, Running};
+use super::supervisor::{self, Records, Running, Start};
 use super::sys;
-use crate::tree::view::View;
 use crate::worker::wire::{self, WireError};
 
 /// Why a step's process could not be run.
@@ -211,34 +210,34 @@ pub struct Waiting {
 
 impl Waiting {
     /// Runs the process of `plan` to its end. `fds` are standard output, standard error, and what
-    /// the plan numbers from there on. `view` is the tree that the step starts from, `known` what is
-    /// recorded of its inodes already, which comes back with what the step adds.
+    /// the plan numbers from there on. What is recorded of the tree's inodes already comes back with
+    /// what the step adds.
     ///
     /// When this returns the step's processes are gone, but not yet its mounts: see [`Self::end`].
     ///
     /// # Errors
     ///
     /// If the process could not be set up; one that ran and failed is an [`Outcome`].
-    pub fn run(
+    pub(super) fn run(
         &self,
         plan: &Plan,
         fds: &[BorrowedFd<'_>],
         killer: &Killer,
-        (view, known): (&View, &Records),
+        from: &Start,
     ) -> Result<Outcome, RunError> {
         let mut supervisors = Vec::new();
         let pretend = plan.process.pretend;
         let outcome = self.converse(plan, fds, killer, &mut |listener| {
             // Without a supervisor the step hears of it by the failure of its next call.
-            let tree = (view.clone(), known.clone());
-            supervisors.extend(supervisor::start(listener, tree, pretend));
+            supervisors.extend(supervisor::start(listener, from.clone(), pretend));
         });
         killer.disarm();
         if outcome.is_err() {
             self.kill();
         }
         let added = supervisors.into_iter().flat_map(Running::join);
-        let records = known.iter().map(|(inode, record)| (*inode, *record)).chain(added).collect();
+        let known = from.known.iter().map(|(inode, record)| (*inode, *record));
+        let records = known.chain(added).collect();
         Ok(Outcome { records, ..outcome? })
     }
 
@@ -281,6 +280,8 @@ impl Waiting {
             match report {
                 Report::Ready { stubs: made } => stubs = made,
                 Report::Listener => listener = fds.into_iter().next(),
+                // Supervisors of this kind are on our side.
+                Report::Made { .. } => {}
                 Report::Unanswered => unanswered = true,
                 Report::NotStarted { code, text } => not_started = Some((code, text)),
                 Report::Failed { user, text } => return Err(RunError::Setup { user, text }),

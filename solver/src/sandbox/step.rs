@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::fuse::{self, Mounted};
-use super::held::{Held, pretend, remove_stubs, root_tree, tree};
+use super::held::{Held, pretend, remove_stubs, root_tree, start, tree};
 use super::hold::{Hold, Holder};
 use super::init::{STDERR, STDOUT};
 use super::mounts::Tree;
@@ -226,9 +226,8 @@ impl Steps {
         if killer.killed() {
             return Ok(Outcome::cancelled());
         }
-        let view = held.root.as_ref().map(|it| it.0.view.clone()).unwrap_or_default();
-        let known = held.root.as_ref().map(|it| layers.known_records(&it.0)).transpose();
-        let known = known.map_err(|it| it.to_failure())?.unwrap_or_default();
+        let start = held.root.as_ref().map(|it| start(layers, &it.0)).transpose()?;
+        let start = start.unwrap_or_default();
         let another = request.another && self.fuse().is_none();
         let waiting = self.process(&layout.system, another).map_err(|it| refused(&it))?;
         let waiting = held.process.insert(waiting);
@@ -236,9 +235,8 @@ impl Steps {
         let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *ending).into_iter().for_each(Waiting::end);
         drop(ending);
-        let outcome = waiting
-            .run(&plan, &passed, killer, (&view, &known))
-            .map_err(|error| refused(&error))?;
+        let outcome =
+            waiting.run(&plan, &passed, killer, &start).map_err(|error| refused(&error))?;
         if outcome.unanswered && plan.process.pretend == Pretend::Ids {
             let _ = rustix::io::write(passed[STDERR], FLATTENED.as_bytes());
         }
@@ -272,7 +270,10 @@ impl Steps {
         if killer.killed() {
             return Ok(Outcome::cancelled());
         }
-        let outcome = chroot::run(&step, passed, killer).map_err(|error| refused(&error))?;
+        let known = layers.known_records(&root.0).map_err(|it| it.to_failure())?;
+        let mut outcome = chroot::run(&step, passed, killer).map_err(|error| refused(&error))?;
+        // A number that is used again means what was made last.
+        outcome.records = known.into_iter().chain(outcome.records).collect();
         tell(&outcome, passed[STDERR]);
         Ok(outcome)
     }

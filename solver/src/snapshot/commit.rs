@@ -25,7 +25,7 @@ use super::error::Error;
 use super::owner::{Meta, Table};
 use super::scan::{self, Attributes, CAPABILITY, Item};
 use super::stamps::Stamps;
-use crate::tree::listing::join;
+use crate::tree::listing::{MAX_PATH, join};
 use crate::tree::view::{Node, View};
 
 /// Content of lower files: layer index and path.
@@ -188,6 +188,10 @@ impl<'a> Differ<'a> {
         opaque: bool,
     ) -> Result<(), Error> {
         let path = join(place.path, &item.name);
+        if path.len() > MAX_PATH {
+            let (what, limit) = ("length of a path", MAX_PATH as u64);
+            return Err(Error::Limit { path: super::error::show(&path), what, limit });
+        }
         if let Some(stamps) = self.stamps.filter(|_| item.file_type() != FileType::Directory) {
             self.seen.put(path.clone(), &item.stat);
             if stamps.is_unchanged(&path, &item.stat) {

@@ -135,10 +135,14 @@ impl Worker {
                 return Ok(isolation);
             }
         }
-        Ok(match self.engine().await? {
+        let isolation = match self.engine().await? {
             Engine::Process { isolation, .. } => isolation.clone(),
-            Engine::Here { refused, .. } => Isolation::none(refused.clone()),
-        })
+            Engine::Here { refused, .. } => return Ok(Isolation::none(refused.clone())),
+        };
+        let (worker, found) = (self.clone(), isolation.clone());
+        let in_store = move || Some(found.in_store(&worker.0.setup, worker.known()?));
+        let in_store = tokio::task::spawn_blocking(in_store).await;
+        Ok(in_store.ok().flatten().unwrap_or(isolation))
     }
 
     /// Unpacks a layer from a stream of blob bytes; yields the bytes of its files.

@@ -88,4 +88,10 @@ impl Isolation {
         let why = [found.why].into_iter().filter(|it| !it.is_empty()).chain(flaw);
         Self { helper: launched.helper, why: why.collect::<Vec<_>>().join("; "), ..found }
     }
+
+    /// The same in the store of `setup`, of whose place `answers` are known.
+    pub(super) fn in_store(self, setup: &Setup, answers: &Answers) -> Self {
+        let unsuited = answers.suited(self.overlay).err();
+        Self { unsuited: unsuited.map(|it| explain(it, &Facts::of(&setup.store))), ..self }
+    }
 }

@@ -193,7 +193,6 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
     // Below this process's own directory, which no other process sweeps.
     let place = || store.temp().path("overlay").map_err(|error| unusable(&error));
     let kernels = || Chosen { overlay: true, helper: None, why_plain: None };
-    let call = |name: &str| format!("an overlay in the store{name}");
     let by_helper = || -> Result<Result<Chosen, String>, Stop> {
         let found = crate::sandbox::fuse::works_in(&place()?);
         Ok(found.map(|it| {
@@ -201,7 +200,9 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
             Chosen { overlay: true, helper: Some(it.program), why_plain }
         }))
     };
-    let refuse = |call, detail| Err(Stop::Refused(Refusal { call, errno: 0, detail }));
+    let refuse = |call: &str, detail| {
+        Err(Stop::Refused(Refusal { call: call.to_owned(), errno: 0, detail }))
+    };
     match (setup.snapshotter, &setup.overlay) {
         (Snapshotter::Plain, _) => Ok(Chosen { overlay: false, helper: None, why_plain: None }),
         (Snapshotter::Auto, Some(Ok(()))) => Ok(kernels()),
@@ -224,11 +225,11 @@ fn choose(setup: &Setup, store: &Store) -> Result<Chosen, Stop> {
         }
         (Snapshotter::Overlay, _) => match overlay_works_in(&place()?)? {
             Ok(()) => Ok(kernels()),
-            Err(detail) => refuse(call(""), detail),
+            Err(detail) => refuse("an overlay in the store", detail),
         },
         (Snapshotter::FuseOverlayfs, _) => match by_helper()? {
             Ok(chosen) => Ok(chosen),
-            Err(detail) => refuse(call(" by fuse-overlayfs"), detail),
+            Err(detail) => refuse(crate::sandbox::fuse::CALL, detail),
         },
     }
 }

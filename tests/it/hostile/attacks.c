@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
@@ -337,6 +339,158 @@ static int racing_pointers(void) {
     return 0; /* The test looks at the outside. */
 }
 
+/* What the keeper or the first process of the step has in memory, or has open, is no business of the step's. */
+static int keepers_memory(void) {
+    pid_t all[] = {1, getppid()};
+    for (int i = 0; i < 2; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/comm", all[i]);
+        char name[16] = {0};
+        int fd = open(path, O_RDONLY);
+        if (fd >= 0) read(fd, name, sizeof name - 1), close(fd);
+        if (!strstr(name, "rbuild")) continue;
+        const char *files[] = {"mem", "environ", "maps", "auxv", "fd/0", "fd/3", "map_files", "stack", "syscall"};
+        for (size_t j = 0; j < sizeof files / sizeof *files; j++) {
+            snprintf(path, sizeof path, "/proc/%d/%s", all[i], files[j]);
+            char byte;
+            fd = open(path, O_RDONLY);
+            if (fd >= 0 && read(fd, &byte, 1) == 1) return broke("%s", path);
+        }
+    }
+    int fd = syscall(SYS_pidfd_open, getppid(), 0);
+    for (int i = 3; fd >= 0 && i < 64; i++) {
+        int got = syscall(SYS_pidfd_getfd, fd, i, 0);
+        struct stat stat;
+        if (got >= 0 && fstat(got, &stat) == 0 && (S_ISDIR(stat.st_mode) || S_ISSOCK(stat.st_mode))) return broke("descriptor %d of the parent", i);
+    }
+    return 0;
+}
+
+/* A program that is no file is held as others are. */
+static int program_in_memory(void) {
+    int memory = syscall(SYS_memfd_create, "x", 1 /* MFD_CLOEXEC */);
+    int self = open("/proc/self/exe", O_RDONLY);
+    char bytes[65536];
+    for (ssize_t length; (length = read(self, bytes, sizeof bytes)) > 0;) write(memory, bytes, length);
+    int out[2];
+    if (memory < 0 || pipe(out)) return 0;
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(out[1], 1);
+        char *argv[] = {"attack", "held", (char *)marker, 0}, *environment[] = {0};
+        syscall(SYS_execveat, memory, "", argv, environment, AT_EMPTY_PATH);
+        _exit(1);
+    }
+    close(out[1]);
+    char said[64] = {0};
+    read(out[0], said, sizeof said - 1);
+    waitpid(child, 0, 0);
+    return strstr(said, "free") ? broke("%s", said) : 0;
+}
+
+/* Handles of files know no tree. */
+static int handles(void) {
+    struct { struct file_handle handle; unsigned char bytes[128]; } found = {{128}};
+    int mount;
+    const char *ways[] = {"/", "/etc", "/tmp", "/proc/1/root", "/dev/null"};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        found.handle.handle_bytes = 128;
+        if (name_to_handle_at(AT_FDCWD, ways[i], &found.handle, &mount, 0) != 0) continue;
+        int dir = open(ways[i], O_RDONLY);
+        if (open_by_handle_at(dir, &found.handle, O_RDONLY) >= 0) return broke("handle of %s", ways[i]);
+        /* The root directory of ext4 and others. */
+        for (unsigned inode = 1; inode < 64; inode++) {
+            memset(found.handle.f_handle, 0, 8);
+            memcpy(found.handle.f_handle, &inode, 4);
+            if (open_by_handle_at(dir, &found.handle, O_RDONLY) >= 0) return broke("inode %u", inode);
+        }
+    }
+    return 0;
+}
+
+/* What is typed into a terminal is obeyed by who reads it next. */
+static int typing(void) {
+    char byte = '\n';
+    for (int fd = 0; fd < 3; fd++)
+        if (ioctl(fd, TIOCSTI, &byte) == 0) return broke("descriptor %d", fd);
+    int tty = open("/dev/tty", O_RDWR);
+    if (tty >= 0) return broke("a terminal of somebody's");
+    if (ioctl(0, TIOCSCTTY, 1) == 0) return broke("a terminal was taken");
+    return 0;
+}
+
+/* Where memory can be held up, so can who reads it: a watchdog asks whether the supervisor still answers others. */
+static int slow_memory(void) {
+    int fd = syscall(SYS_userfaultfd, 0), faults = syscall(SYS_userfaultfd, 1 /* UFFD_USER_MODE_ONLY */);
+    if (fd >= 0 || faults >= 0) return broke("userfaultfd");
+    int fuse = open("/dev/fuse", O_RDWR);
+    if (fuse >= 0) return broke("/dev/fuse");
+    return 0;
+}
+
+/* Calls with addresses that are none, or that change length, end in an error and no worse. */
+static int bad_pointers(void) {
+    char *end = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    munmap(end + 4096, 4096);
+    memset(end, 'a', 4096);
+    const long bad[] = {0, 1, -1, -4096, (long)(end + 4095), (long)end, 0x7fffffffffff};
+    const int calls[] = {SYS_open, SYS_stat, SYS_lstat, SYS_mkdir, SYS_chown, SYS_lchown, SYS_chmod, SYS_mknod, SYS_unlink, SYS_readlink, SYS_access, SYS_chdir, SYS_truncate, SYS_symlink, SYS_rmdir, SYS_execve};
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        for (size_t j = 0; j < sizeof bad / sizeof *bad; j++) {
+            if (syscall(calls[i], bad[j], bad[j], bad[j], bad[j]) >= 0 && bad[j] != (long)end) return broke("call %d of %lx", calls[i], bad[j]);
+            syscall(SYS_openat, AT_FDCWD, bad[j], O_CREAT | O_WRONLY, 0666), syscall(SYS_fchownat, AT_FDCWD, bad[j], 5, 5, 0x1000), syscall(SYS_statx, AT_FDCWD, bad[j], -1, -1, bad[j]);
+            syscall(SYS_openat2, AT_FDCWD, bad[j], bad[j], 24), syscall(SYS_setgroups, 65536, bad[j]), syscall(SYS_getgroups, 65536, bad[j]), syscall(SYS_getresuid, bad[j], bad[j], bad[j]);
+            syscall(SYS_mknodat, -100, bad[j], S_IFCHR, 0x103), syscall(SYS_setxattr, bad[j], bad[j], bad[j], 64, 0), syscall(SYS_bind, 0, bad[j], 110);
+        }
+    struct stat stat_of;
+    return stat("/", &stat_of) == 0 ? 0 : broke("nobody answers any more");
+}
+
+/* A cage of clone3, of every kind of namespace, and of time. */
+static int more_namespaces(void) {
+    const unsigned long kinds[] = {CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWCGROUP, 0x80 /* CLONE_NEWTIME */, CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        unsigned long long arguments[11] = {kinds[i], 0, 0, 0, SIGCHLD};
+        pid_t child = syscall(SYS_clone3, arguments, sizeof arguments);
+        if (child == 0) _exit(0);
+        if (child > 0) return broke("clone3 of %lx", kinds[i]);
+        REFUSED(SYS_unshare, kinds[i]);
+    }
+    const char *spaces[] = {"mnt", "pid", "net", "user", "ipc", "uts", "cgroup", "time", "pid_for_children"};
+    for (size_t i = 0; i < sizeof spaces / sizeof *spaces; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "/proc/%d/ns/%s", getppid(), spaces[i]);
+        int fd = open(path, O_RDONLY);
+        if (fd >= 0) REFUSED(SYS_setns, fd, 0);
+    }
+    int fd = syscall(SYS_pidfd_open, 1, 0);
+    if (fd >= 0) REFUSED(SYS_setns, fd, CLONE_NEWNS);
+    return 0;
+}
+
+/* Changes of mounts that others would get to see. */
+static int propagation(void) {
+    unsigned long long attributes[4] = {0, 1 /* MOUNT_ATTR_RDONLY */, MS_SHARED, 0};
+    REFUSED(SYS_mount, 0, "/", 0, MS_REC | MS_SHARED, 0);
+    REFUSED(SYS_mount, 0, "/", 0, MS_REC | MS_SLAVE, 0);
+    REFUSED(SYS_mount, 0, "/", 0, MS_REMOUNT, 0);
+    REFUSED(SYS_mount_setattr, AT_FDCWD, "/", 0x8000, attributes, sizeof attributes);
+    REFUSED(SYS_fsmount, 0, 0, 0);
+    REFUSED(SYS_fspick, AT_FDCWD, "/", 0);
+    REFUSED(SYS_quotactl, 0, "/", 0, 0);
+    REFUSED(SYS_acct, "/tmp/acct");
+    REFUSED(SYS_sethostname, "mine", 4);
+    REFUSED(SYS_vhangup);
+    REFUSED(SYS_iopl, 3);
+    REFUSED(SYS_ioperm, 0, 1, 1);
+    REFUSED(SYS_lookup_dcookie, 0, 0, 0);
+    REFUSED(SYS_kexec_file_load, 0, 0, 0, 0, 0);
+    REFUSED(SYS_finit_module, 0, "", 0);
+    REFUSED(SYS_delete_module, "x", 0);
+    REFUSED(SYS_clock_settime, 0, (long[2]){0});
+    return 0;
+}
+
 static const struct { const char *name; int (*run)(void); } ATTACKS[] = {
     {"read-outside", read_outside}, {"write-outside", write_outside}, {"chroot-escape", chroot_escape},
     {"passed-descriptor", passed_descriptor}, {"inherited-descriptors", inherited_descriptors},
@@ -344,7 +498,41 @@ static const struct { const char *name; int (*run)(void); } ATTACKS[] = {
     {"signals-by-descriptor", signals_by_descriptor}, {"programs", programs}, {"visible-processes", visible_processes}, {"abstract-socket", abstract_socket},
     {"mounts", mounts}, {"namespaces", namespaces}, {"the-kernel", the_kernel}, {"raw-disk", raw_disk},
     {"more-capabilities", more_capabilities}, {"listener", listener}, {"racing-pointers", racing_pointers},
+    {"keepers-memory", keepers_memory}, {"program-in-memory", program_in_memory}, {"handles", handles}, {"typing", typing},
+    {"slow-memory", slow_memory}, {"bad-pointers", bad_pointers}, {"more-namespaces", more_namespaces}, {"propagation", propagation},
 };
+
+/* Directories deeper than paths can be long. */
+static int deep(void) {
+    int dir = open("/", O_RDONLY | O_DIRECTORY);
+    char name[200];
+    memset(name, 'd', sizeof name - 1), name[sizeof name - 1] = 0;
+    for (int i = 0; i < 60; i++) {
+        if (mkdirat(dir, name, 0755)) return 3;
+        dir = openat(dir, name, O_RDONLY | O_DIRECTORY);
+    }
+    return openat(dir, "deepest", O_WRONLY | O_CREAT, 0644) < 0;
+}
+
+/* Odd names, what must not be opened, a hole, many names of one file. */
+static int wild(void) {
+    mkdir("/wild", 0755), chdir("/wild");
+    const char *names[] = {"new\nline", "quo\"te", "back\\slash", "\xff\xfe", " ", "-rf", "*", "tab\t", "\r", "\x1b[2J", "...", "\x7f"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (open(names[i], O_WRONLY | O_CREAT, 0644) < 0) return 3;
+    if (mkfifo("pipe", 0666)) return 4;
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "socket"};
+    if (bind(socket(AF_UNIX, SOCK_STREAM, 0), (struct sockaddr *)&address, sizeof address)) return 5;
+    int hole = open("hole", O_WRONLY | O_CREAT, 0644);
+    if (pwrite(hole, "end", 3, (64 << 20) - 3) != 3) return 6;
+    open("many", O_WRONLY | O_CREAT, 0644);
+    for (int i = 0; i < 20000; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "link-%d", i);
+        if (link("many", name)) return 7;
+    }
+    return 0;
+}
 
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "linger")) {
@@ -354,6 +542,13 @@ int main(int argc, char **argv) {
         if (fork()) return 0;
         for (;;) pause();
     }
+    if (argc > 2 && !strcmp(argv[1], "held")) {
+        marker = argv[2];
+        int got_out = read_outside() || write_outside() || mounts() || namespaces();
+        return puts(got_out ? "free" : "held") < 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "wild")) return wild();
+    if (argc > 1 && !strcmp(argv[1], "deep")) return deep();
     if (argc < 4) return 2;
     marker = argv[1], outsider = atoi(argv[2]), abstract_name = argv[3];
     for (size_t i = 0; i < sizeof ATTACKS / sizeof *ATTACKS; i++) {

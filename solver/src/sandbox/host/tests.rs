@@ -191,6 +191,7 @@ fn what_no_rung_hangs_on() {
     let mut text = String::new();
     for (call, errno) in [
         ("an overlay in the store", 0),
+        ("an overlay by fuse-overlayfs", 0),
         ("chown(2) in the store", libc::EPERM),
         ("symlink(2) in the store", libc::EPERM),
         ("programs in the store", 0),
@@ -212,6 +213,9 @@ fn what_no_rung_hangs_on() {
         an overlay in the store
         the store is on overlay, where no overlay can be written
         - put the store on a volume: --root DIR or RBUILD_ROOT (Kubernetes: an emptyDir; docker run -v; GitLab: below /builds)
+        an overlay by fuse-overlayfs
+        images would not be those of other places, so it is used only if it is asked for
+        - --snapshotter=fuse-overlayfs, if no step moves such files
         chown(2) in the store: Operation not permitted (EPERM)
         files of the store cannot belong to the users of an image, as on a network file system that decides about owners itself (root squash): owners are recorded beside the files
         - put the store on a local disk: --root DIR or RBUILD_ROOT

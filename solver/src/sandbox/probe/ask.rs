@@ -15,6 +15,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{Answer, Answers, Ask, Question, unanswered};
+use crate::sandbox::fuse::{self, Helper};
 use crate::sandbox::give_ids::{own_ids, write_maps, write_single};
 use crate::sandbox::network::{self, Backend};
 use crate::sandbox::refusal::Refusal;
@@ -150,6 +151,7 @@ impl Place<'_> {
             Question::Names => names(self.work),
             Question::Programs => programs(self.work),
             Question::Fuse => opens("/dev/fuse"),
+            Question::FuseOverlayfs => self.overlay_by_helper(),
             Question::Tun => opens("/dev/net/tun"),
             Question::Cgroup => cgroup::works().map_err(|error| {
                 let detail = crate::causes::chain(&error);
@@ -211,6 +213,17 @@ impl Place<'_> {
             let call = "an overlay in the store".to_owned();
             Refusal { call, errno: 0, detail }
         })
+    }
+
+    fn overlay_by_helper(&self) -> Answer {
+        mount_namespace()?;
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let refused = |detail| Err(Refusal { call: fuse::CALL.to_owned(), errno: 0, detail });
+        match fuse::works_in(&self.work.join("fuse")) {
+            Ok(Helper { flaw: None, .. }) => Ok(()),
+            Ok(Helper { flaw: Some(flaw), .. }) => refused(flaw.to_owned()),
+            Err(why) => refused(why),
+        }
     }
 
     fn reflink(&self) -> Answer {

@@ -71,6 +71,8 @@ pub enum Question {
     Programs,
     /// `/dev/fuse`.
     Fuse,
+    /// An overlay by `fuse-overlayfs`, as good as the kernel's.
+    FuseOverlayfs,
     /// `/dev/net/tun`.
     Tun,
     /// A cgroup that holds a step to its limits.
@@ -134,8 +136,12 @@ impl Question {
         }
     }
 
-    /// What takes long, and no build wants to know beforehand.
+    /// Networks, in the order in which they are preferred.
     pub const NETWORKS: [Self; 3] = [Self::Embedded, Self::Pasta, Self::Slirp4netns];
+
+    /// What takes long, and no build wants to know beforehand.
+    pub const SLOW: [Self; 4] =
+        [Self::Embedded, Self::Pasta, Self::Slirp4netns, Self::FuseOverlayfs];
 
     /// As data has it.
     pub const fn id(self) -> &'static str {
@@ -156,6 +162,7 @@ impl Question {
             Self::Names => "names",
             Self::Programs => "programs",
             Self::Fuse => "fuse",
+            Self::FuseOverlayfs => "fuse-overlayfs",
             Self::Tun => "tun",
             Self::Cgroup => "cgroup",
             Self::Embedded => "embedded",
@@ -183,6 +190,7 @@ impl Question {
             Self::Names => "links and names in the store",
             Self::Programs => "programs in the store",
             Self::Fuse => "/dev/fuse",
+            Self::FuseOverlayfs => "overlay by fuse-overlayfs",
             Self::Tun => "/dev/net/tun",
             Self::Cgroup => "limits by cgroup",
             Self::Embedded => "embedded network",

@@ -40,11 +40,12 @@ mod walk;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::thread::UnshareFlags;
 
@@ -79,23 +80,32 @@ impl Running {
     }
 }
 
-/// Starts to answer the calls that `listener` tells of. `view` is the tree that the step started
-/// from, `known` what is recorded of its inodes already.
+/// The tree that a step starts from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Start {
+    /// What the image says of it.
+    pub(super) view: View,
+    /// What is recorded of its inodes already.
+    pub(super) known: Records,
+    /// Where an overlay puts what the step writes: inodes there have numbers of their own.
+    pub(super) upper: Option<PathBuf>,
+}
+
+/// Starts to answer the calls that `listener` tells of.
 ///
 /// # Errors
 ///
 /// If no thread can be made.
-pub(super) fn start(
-    listener: OwnedFd,
-    (view, known): (View, Records),
-    pretend: Pretend,
-) -> io::Result<Running> {
+pub(super) fn start(listener: OwnedFd, from: Start, pretend: Pretend) -> io::Result<Running> {
     let work = move || -> Records {
+        let Start { view, known, upper } = from;
         // If it cannot start, the listener closes, and the step's calls fail with ENOSYS.
         let Ok(mut supervisor) = Supervisor::new(listener, view, pretend) else {
             return Records::new();
         };
         supervisor.records = known;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        supervisor.upper = upper.and_then(|it| rustix::fs::open(it, flags, Mode::empty()).ok());
         supervisor.run();
         supervisor.records
     };
@@ -108,6 +118,8 @@ struct Supervisor {
     tracees: Tracees,
     people: People,
     records: Records,
+    /// See [`Start::upper`].
+    upper: Option<OwnedFd>,
     view: View,
     foreign: Foreign,
     calls: HashMap<(u32, i64), Call>,
@@ -136,6 +148,7 @@ impl Supervisor {
             tracees,
             people: People::new(),
             records: Records::new(),
+            upper: None,
             view,
             foreign,
             calls: [Interface::Wide, Interface::Narrow].into_iter().flat_map(numbered).collect(),

@@ -1,8 +1,11 @@
 //! What is recorded about inodes, read and written through path descriptors.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rustix::fs::{AtFlags, FileType, Statx, StatxFlags, XattrFlags, major, makedev, minor};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, XattrFlags, major, makedev,
+    minor,
+};
 use rustix::io::Errno;
 
 use super::tracee::own_name;
@@ -97,6 +100,23 @@ impl Supervisor {
             }
         }
         self.records.insert(inode(&stat), record);
+        // What was copied up keeps the number that it had below.
+        if let Some(above) = self.in_upper(fd, &stat) {
+            self.records.insert(above, record);
+        }
         Ok(())
+    }
+
+    /// The inode in the overlay's upper directory that stands behind this one.
+    fn in_upper(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Inode> {
+        let upper = self.upper.as_ref().filter(|_| !self.several_roots)?;
+        let path = self.tracees.path_of(fd)?;
+        let path = path.strip_prefix(b"/")?;
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let found = rustix::fs::openat2(upper, path, flags, Mode::empty(), beneath).ok()?;
+        let above = self::stat(found.as_fd()).ok()?;
+        let kind = |it: &Statx| FileType::from_raw_mode(it.stx_mode.into());
+        (kind(&above) == kind(stat)).then(|| inode(&above))
     }
 }
