@@ -208,6 +208,54 @@ fn capabilities_of_files_are_the_same_everywhere() {
     assert!(seen.iter().all(|it| *it == seen[0]), "{seen:?}");
 }
 
+/// Sets a list with a user and a group of their own on a file, and one for all that is new on a
+/// directory, in which it makes something.
+const ACCESS_LISTS: &str = r#"
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+struct { uint32_t version; struct { uint16_t tag, bits; uint32_t id; } all[6]; } list =
+    {2, {{1, 6, -1}, {2, 7, 5}, {4, 4, -1}, {8, 6, 6}, {16, 7, -1}, {32, 4, -1}}};
+int main() {
+    int file = open("/l/file", O_CREAT | O_WRONLY, 0600);
+    mkdir("/l/dir", 0700);
+    if (fsetxattr(file, "system.posix_acl_access", &list, sizeof list, 0)) return 1;
+    if (setxattr("/l/dir", "system.posix_acl_default", &list, sizeof list, 0)) return 2;
+    if (open("/l/dir/file", O_CREAT | O_WRONLY, 0666) < 0 || mkdir("/l/dir/dir", 0777)) return 3;
+    return removexattr("/l/dir", "system.posix_acl_default") ? 4 : 0;
+}
+"#;
+
+#[test]
+fn modes_that_come_of_access_lists_are_the_same_everywhere() {
+    needs!(Ids, Program("busybox"), Program("gcc"));
+    let (space, _registry) = TestSpace::with_busybox();
+    space.write("lists.c", ACCESS_LISTS);
+    let (source, program) = (space.path("context/lists.c"), space.path("context/lists"));
+    let compiled =
+        Command::new("gcc").args(["-static", "-w", "-o"]).args([&program, &source]).status();
+    assert!(compiled.unwrap().success());
+    space.write(
+        "Dockerfile",
+        "FROM @BASE@ AS made\nCOPY lists /\nRUN mkdir /l && chown 7:8 /l && /lists && chown 7 /l/file\n\
+         FROM scratch\nCOPY --from=made /l /l\n",
+    );
+    let mut seen = Vec::new();
+    for isolation in ["userns", "userns-single"] {
+        for driver in ["overlay", "plain"] {
+            let arguments = [
+                &format!("--isolation={isolation}"),
+                &format!("--snapshotter={driver}"),
+                "--no-cache",
+            ];
+            seen.push(space.image(&arguments.map(|it| it as &str)).tree().to_string());
+        }
+    }
+    assert!(seen[0].contains("-0674 7:0 l/file\n"), "{}", seen[0]);
+    assert!(seen.iter().all(|it| *it == seen[0]), "{seen:#?}");
+}
+
 #[test]
 fn a_store_without_attributes_gives_the_same_digest() {
     needs!(Root, Ids, Program("busybox"));

@@ -254,7 +254,7 @@ fn lower(cell: &Cell, reach: Reach, keeper: BorrowedFd<'_>) -> Result<u64, Repor
         let one = CapabilitySet::from_bits_retain(1 << number);
         let _ = rustix::thread::remove_capability_from_bounding_set(one);
     };
-    caps::missing(caps, caps::LAST).into_iter().for_each(bound);
+    caps::missing(caps, caps::LAST).for_each(bound);
     if cell.process.filtered {
         let filter = seccomp::filter(bpf::Arch::HERE, caps);
         sys::install_filter(&filter, Listener::None)

@@ -22,6 +22,7 @@
 //! with the supervisor's rights, it never opens what is there but as a path, it reads no memory
 //! twice, and what it read of a process counts only if that still waits for its answer.
 
+mod access_list;
 mod calls;
 mod create;
 mod device;
@@ -229,7 +230,7 @@ impl Supervisor {
             }
             Call::Keep => self.people.keep(call),
             Call::PeerIds => self.people.peer(&self.tracees, call),
-            Call::SetAttribute { at, name } => self.set_attribute(call, at, name),
+            Call::SetAttribute { at, name, value } => self.set_attribute(call, at, name, value),
             Call::ListAttributes { at, list } => self.list_attributes(call, at, list),
             // The filter has the answers.
             Call::Missing | Call::Limit { .. } => Err(Stop::Continue),

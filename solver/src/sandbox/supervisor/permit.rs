@@ -2,15 +2,17 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd};
 
-use rustix::fs::{FileType, Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode, OFlags, XattrFlags, openat};
 use rustix::io::Errno;
 
 use super::Supervisor;
+use super::access_list;
 use super::calls::{At, Name};
 use super::ids::{Ids, Roles};
-use super::tracee;
+use super::tracee::{self, id};
 use super::walk::{ENTER, READ, WRITE};
 use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
+use crate::sandbox::plan::Pretend;
 use crate::sandbox::sys::Notification;
 
 /// `S_ISVTX`: who owns neither the file nor the directory does not take it away.
@@ -42,7 +44,7 @@ impl Supervisor {
             return Err(Stop::Continue);
         }
         let fd = self.target_for(call, at, &ids)?;
-        self.permit(fd.as_fd(), &ids, tracee::id(call.args[mode]) & 0o7)?;
+        self.permit(fd.as_fd(), &ids, id(call.args[mode]) & 0o7)?;
         Err(Stop::Continue)
     }
 
@@ -127,26 +129,49 @@ impl Supervisor {
 
     /// setxattr(2), removexattr(2): nobody changes a record, and others than root only what they may
     /// write to.
-    pub(super) fn set_attribute(&self, call: &Notification, at: At, name: usize) -> Answer {
+    pub(super) fn set_attribute(
+        &self,
+        call: &Notification,
+        at: At,
+        name: usize,
+        value: Option<usize>,
+    ) -> Answer {
         let name = tracee::text(call.pid, call.args[name], NAME_BYTES)?;
         if name.starts_with(OURS) {
             return Err(Stop::Failed(Errno::PERM));
         }
         let ids = self.people.of(call.pid);
+        let list = access_list::NAMES.contains(&&name[..]);
         if ids.is_root_of_files() {
-            return Err(Stop::Continue);
+            return if list { self.set_list(call, at, &name, value) } else { Err(Stop::Continue) };
         }
         if !name.starts_with(b"user.") {
             let fd = self.target(call, at)?;
-            let access = name.starts_with(b"system.posix_acl_");
-            if !access || !self.owns(fd.as_fd(), ids).map_err(leave)? {
+            if !list || !self.owns(fd.as_fd(), ids).map_err(leave)? {
                 return Err(Stop::Failed(Errno::PERM));
             }
-            return Err(Stop::Continue);
+            return self.set_list(call, at, &name, value);
         }
         let fd = self.target(call, at)?;
         self.permit(fd.as_fd(), ids, WRITE)?;
         Err(Stop::Continue)
+    }
+
+    /// Sets an access control list, as far as ids are known here.
+    fn set_list(&self, call: &Notification, at: At, name: &[u8], value: Option<usize>) -> Answer {
+        let value = value.filter(|_| self.pretend == Pretend::Ids).ok_or(Stop::Continue)?;
+        let length = usize::try_from(call.args[value + 1]).map_err(leave)?;
+        if length > access_list::MAX_BYTES {
+            return Err(Stop::Continue);
+        }
+        let mut list = vec![0; length];
+        tracee::read(call.pid, call.args[value], &mut list)?;
+        let known = access_list::without_strangers(&list).ok_or(Stop::Continue)?;
+        let fd = self.target(call, at)?;
+        self.still(call)?;
+        let flags = XattrFlags::from_bits_retain(id(call.args[value + 2]));
+        rustix::fs::setxattr(tracee::own_name(fd.as_fd()), name, &known, flags)?;
+        Ok(Reply::Value(0))
     }
 
     /// listxattr(2): without the records.

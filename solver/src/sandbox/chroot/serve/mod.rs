@@ -133,13 +133,7 @@ impl Server {
     fn handle(&self, call: &Notification) -> Answer {
         let args = &call.args;
         if call.arch != Arch::HERE.audit()[0] {
-            // Of the 32-bit interfaces only modes and signals are asked about.
-            let modes = changes::narrow_modes(Arch::HERE);
-            let mode = modes.into_iter().find(|it| i64::from(it.0) == call.number);
-            return match mode {
-                Some((_, change, mode)) => self.set_mode(call, change, args[mode]),
-                None => self.about(args[0]),
-            };
+            return self.handle_narrow(call);
         }
         match *self.calls.get(&call.number).ok_or(Stop::Continue)? {
             Call::Open { dir, path, flags } => {
@@ -203,6 +197,15 @@ impl Server {
                 kind if kind == process || kind == process + 1 => self.about(args[1]),
                 _ => Err(Stop::Failed(Errno::PERM)),
             },
+        }
+    }
+
+    /// Of the 32-bit interfaces only modes and signals are asked about.
+    fn handle_narrow(&self, call: &Notification) -> Answer {
+        let modes = changes::narrow_modes(Arch::HERE);
+        match modes.into_iter().find(|it| i64::from(it.0) == call.number) {
+            Some((_, change, mode)) => self.set_mode(call, change, call.args[mode]),
+            None => self.about(call.args[0]),
         }
     }
 

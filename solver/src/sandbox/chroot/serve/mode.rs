@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::tracee::Ids;
 use super::{PATH, Server, path_of};
 use crate::sandbox::asked::{Answer, Reply, Stop, int};
 use crate::sandbox::caps::{has, number};
@@ -18,7 +19,7 @@ const SET_GROUP: u64 = 0o2000;
 impl Server {
     /// chmod(2) by root of a file of the tree; anything else is left to the kernel.
     pub(super) fn set_mode(&self, call: &Notification, change: Change, mode: u64) -> Answer {
-        let is_root = self.tracees.ids(call.pid).is_some_and(|it| it.is_root());
+        let is_root = self.tracees.ids(call.pid).is_some_and(Ids::is_root);
         if mode & SET_GROUP == 0 || !is_root || !self.may_change_any(call.pid) {
             return Err(Stop::Continue);
         }
