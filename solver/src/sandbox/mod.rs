@@ -66,20 +66,3 @@ mod supervisor;
 pub mod sys;
 mod target;
 mod tree_copy;
-
-/// Whether the helper `fuse-overlayfs` is installed and its device can be opened.
-///
-/// # Errors
-///
-/// What is missing.
-pub fn fuse_overlayfs() -> Result<(), String> {
-    fuse::program().map(drop)
-/// Whether an overlay can be made with its upper directory below `dir` (made, and removed again),
-/// and works as snapshots need it: copy-up, a whiteout, an opaque directory. Else why not, in words.
-///
-/// # Errors
-///
-/// What did not work.
-pub fn overlay_works_in(dir: &std::path::Path) -> Result<(), String> {
-    overlay::works_in(dir)
-}
