@@ -302,7 +302,13 @@ impl Layers {
     ///
     /// As [`Self::on_disk`].
     pub async fn chain_on_disk(&self, chain: &Chain) -> Result<(), SolveError> {
-        futures_util::future::try_join_all(chain.iter().map(|id| self.on_disk(id))).await?;
+        let missing: Vec<_> = {
+            let known = lock(&self.known);
+            // A long chain has a layer of each step before: for most of them a look is enough.
+            let there = |id| known.get(id).is_some_and(|it| it.on_disk.initialized());
+            chain.iter().filter(|id| !there(*id)).collect()
+        };
+        futures_util::future::try_join_all(missing.iter().map(|id| self.on_disk(id))).await?;
         Ok(())
     }
 
