@@ -23,7 +23,7 @@ const DEVICES: &str = "RUN mkdir /n && cd /n && mknod c c 1 3 && mknod -m 600 /n
 const SET_IDS: &str = "\
 RUN cp /bin/busybox /s && chmod 6755 /s && cp -p /s /s1 && cp -p /s /s2 && echo >> /s1 && truncate -s 9 /s2 \
  && mkdir /i && chgrp 9 /i && chmod 2775 /i && cp /s /i/a && chmod g+s,u+s /i/a && cp -p /i/a /i/b && mkdir /i/d \
- && ln -s a /i/l && chmod 2755 /i/l && cd /i && tar -cf /t a b d && mkdir /u && tar -C /u -xpf /t
+ && ln -s a /i/l && chmod 2755 /i/l && cd /i && tar -cf /t a b d && mkdir /u && tar -C /u -xpf /t && rm /t
 ";
 
 #[test]
