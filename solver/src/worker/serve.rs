@@ -18,7 +18,7 @@ use rustix::thread::UnshareFlags;
 use serde::{Deserialize, Serialize};
 
 use super::launch::{Boot, Mapped, Setup, Snapshotter, driver};
-use super::proto::{Answer, Failure, FailureKind, Request, Root};
+use super::proto::{Answer, Chain, Failure, FailureKind, Request, Root};
 use super::wire::{self, WireError};
 use crate::sandbox::give_ids::MapName;
 use crate::sandbox::parent::Killer;
@@ -360,15 +360,7 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         Request::ExportDir { chain, dest, mtime } => layers
             .export_dir(&chain, fd(dest)?.as_fd(), mtime)
             .map(|left_out| Answer::Exported { left_out }),
-        Request::ExportTar { trees, dest, mtime } => {
-            let mut out = io::BufWriter::with_capacity(1 << 20, file(dest)?);
-            layers
-                .export_tar(&trees, &mut out, mtime)
-                .and_then(|()| {
-                    io::Write::flush(&mut out).map_err(|source| Error::Bug(source.to_string()))
-                })
-                .map(|()| Answer::Done)
-        }
+        Request::ExportTar { trees, dest, mtime } => export_tar(layers, &trees, file(dest)?, mtime),
         Request::Remove { paths } => layers.remove(&paths).map(|()| Answer::Done),
         Request::Exec(_) | Request::Expect(_) | Request::Cancel { .. } => {
             let text = "a step was asked of a place that runs none".to_owned();
@@ -376,6 +368,18 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         }
     };
     result.map_err(|error| error.to_failure())
+}
+
+fn export_tar(
+    layers: &LayerStore,
+    trees: &[(String, Chain)],
+    dest: fs::File,
+    mtime: Option<i64>,
+) -> Result<Answer, Error> {
+    let mut out = io::BufWriter::with_capacity(1 << 20, dest);
+    layers.export_tar(trees, &mut out, mtime)?;
+    io::Write::flush(&mut out).map_err(|source| Error::Bug(source.to_string()))?;
+    Ok(Answer::Done)
 }
 
 fn or_needs_below(result: Result<Answer, Error>) -> Result<Answer, Error> {
