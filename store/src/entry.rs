@@ -4,7 +4,8 @@
 //! attributes, whatever the host could create on disk. Layers are written from entries, never
 //! from `stat`, so that the same image comes out wherever it is built.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
+use std::ops::Deref;
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub enum Kind {
         /// Bytes.
         size: u64,
         /// SHA-256 of the bytes, where someone has read them already.
-        digest: Option<Digest>,
+        digest: Option<Box<Digest>>,
     },
     /// A directory.
     Dir {
@@ -89,6 +90,76 @@ impl Kind {
     }
 }
 
+/// Extended attributes by name. Few inodes have any, and listings are long: none take a word.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[expect(clippy::box_collection, reason = "an empty map takes three words, and a box one")]
+pub struct Xattrs(Option<Box<BTreeMap<Vec<u8>, Vec<u8>>>>);
+
+/// What an inode without attributes has.
+static NO_XATTRS: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+
+impl Xattrs {
+    /// None.
+    pub const fn new() -> Self {
+        Self(None)
+    }
+
+    /// Sets one.
+    pub fn insert(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        self.0.get_or_insert_default().insert(name, value);
+    }
+
+    /// Keeps those that `keep` says.
+    pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        if let Some(some) = &mut self.0 {
+            some.retain(|name, _| keep(name));
+            if some.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+}
+
+impl Deref for Xattrs {
+    type Target = BTreeMap<Vec<u8>, Vec<u8>>;
+
+    fn deref(&self) -> &Self::Target {
+        self.0.as_deref().unwrap_or(&NO_XATTRS)
+    }
+}
+
+impl Extend<(Vec<u8>, Vec<u8>)> for Xattrs {
+    fn extend<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(&mut self, all: I) {
+        all.into_iter().for_each(|(name, value)| self.insert(name, value));
+    }
+}
+
+impl FromIterator<(Vec<u8>, Vec<u8>)> for Xattrs {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Vec<u8>)>>(all: I) -> Self {
+        let mut some = Self::new();
+        some.extend(all);
+        some
+    }
+}
+
+impl IntoIterator for Xattrs {
+    type Item = (Vec<u8>, Vec<u8>);
+    type IntoIter = btree_map::IntoIter<Vec<u8>, Vec<u8>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.map(|some| *some).unwrap_or_default().into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Xattrs {
+    type Item = (&'a Vec<u8>, &'a Vec<u8>);
+    type IntoIter = btree_map::Iter<'a, Vec<u8>, Vec<u8>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
 /// One inode of a layer or of a merged tree.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Entry {
@@ -106,7 +177,7 @@ pub struct Entry {
     /// Time of the last change of the content.
     pub mtime: Timestamp,
     /// Extended attributes by name, `security.capability` in its version-2 form.
-    pub xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub xattrs: Xattrs,
 }
 
 impl Entry {
@@ -119,7 +190,7 @@ impl Entry {
             uid: 0,
             gid: 0,
             mtime,
-            xattrs: BTreeMap::new(),
+            xattrs: Xattrs::new(),
         }
     }
 
@@ -131,5 +202,24 @@ impl Entry {
     /// Whether this is a directory.
     pub const fn is_dir(&self) -> bool {
         matches!(self.kind, Kind::Dir { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_small() {
+        // A listing has as many as an image has files, and several are in memory at once.
+        assert!(size_of::<Entry>() <= 96);
+    }
+
+    #[test]
+    fn no_attributes_are_the_same_however_they_came_to_be_none() {
+        let mut xattrs: Xattrs = [(b"user.a".to_vec(), b"1".to_vec())].into_iter().collect();
+        assert_eq!(xattrs.get(&b"user.a"[..]), Some(&b"1".to_vec()));
+        xattrs.retain(|name| name != b"user.a");
+        assert_eq!(xattrs, Xattrs::new());
     }
 }

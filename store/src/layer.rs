@@ -127,7 +127,7 @@ fn without_foreign_attributes(entry: &Entry) -> Cow<'_, Entry> {
         return Cow::Borrowed(entry);
     }
     let mut entry = entry.clone();
-    entry.xattrs.retain(|name, _| name == KEPT);
+    entry.xattrs.retain(|name| name == KEPT);
     Cow::Owned(entry)
 }
 

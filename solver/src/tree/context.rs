@@ -5,13 +5,13 @@
 //! link; modes and times stay. Ignored directories are never entered. Every name is resolved
 //! beneath the directory above it, and no symbolic link is followed by the walk itself.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::entry::{Entry, Kind, Timestamp, Xattrs};
 use rbuild_store::pattern::{Matched, PatternSet, clean};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, Statx, StatxFlags};
 
@@ -317,7 +317,7 @@ fn entry(path: &[u8], stat: &Statx, kind: Kind) -> Entry {
         uid: 0,
         gid: 0,
         mtime: Timestamp { secs: stat.stx_mtime.tv_sec, nanos: stat.stx_mtime.tv_nsec },
-        xattrs: BTreeMap::new(),
+        xattrs: Xattrs::new(),
     }
 }
 

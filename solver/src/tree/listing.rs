@@ -213,7 +213,7 @@ impl Listing {
     /// Sets the digest of a regular file, once someone has read it.
     pub fn set_digest(&mut self, at: usize, found: rbuild_store::digest::Digest) {
         if let Some(Entry { kind: Kind::File { digest, .. }, .. }) = self.entries.get_mut(at) {
-            *digest = Some(found);
+            *digest = Some(Box::new(found));
         }
     }
 

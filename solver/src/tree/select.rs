@@ -221,7 +221,7 @@ impl<'d, 'f, E> Gather<'d, 'f, E> {
         }
         for entry in self.entries.drain(..) {
             let content = match &entry.kind {
-                Kind::File { digest: Some(digest), .. } => Some(digest),
+                Kind::File { digest: Some(digest), .. } => Some(&**digest),
                 Kind::File { digest: None, .. } => read.next(),
                 Kind::Dir { .. }
                 | Kind::Symlink { .. }

@@ -80,7 +80,7 @@ fn kind(word: &str) -> (&str, Kind) {
     if let Some((path, text)) = word.split_once('=') {
         let text = text.replace('⏎', "\n");
         let digest = Some(Digest::of(text.as_bytes()));
-        return (path, Kind::File { size: text.len() as u64, digest });
+        return (path, Kind::File { size: text.len() as u64, digest: digest.map(Box::new) });
     }
     if let Some((path, numbers)) = word.split_once(":c") {
         let (major, minor) = device(numbers);

@@ -7,11 +7,10 @@
 //! Symbolic links are followed only by [`View::resolve`]; all other methods take paths as they are.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::entry::{Entry, Kind, Timestamp, Xattrs};
 
 use super::listing::{Listing, compare, join, subtree};
 use super::resolve::{ResolveError, Stat, Tree, resolve};
@@ -24,7 +23,7 @@ static IMPLIED: Entry = Entry {
     uid: 0,
     gid: 0,
     mtime: Timestamp { secs: 0, nanos: 0 },
-    xattrs: BTreeMap::new(),
+    xattrs: Xattrs::new(),
 };
 
 /// The merged tree of listings, lowest first.

@@ -6,14 +6,14 @@
 //! the root whatever they say. Whoever applies them still resolves them beneath a directory handle:
 //! symbolic links are not looked at here.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use super::header::{BLOCK_BYTES, Header, HeaderError};
 use super::pax::{self, PaxError, Record};
 use super::sparse::{self, PaxSparse, Segment, SparseError};
 use super::whiteout::{self, Meaning};
-use crate::entry::{Entry, Kind, Timestamp};
+use crate::entry::{Entry, Kind, Timestamp, Xattrs};
 
 /// Longest path or link target: the kernel's `PATH_MAX`.
 const MAX_PATH_BYTES: usize = 4096;
@@ -467,7 +467,7 @@ fn metadata(
         Some(value) => pax::time(value)?,
         None => Timestamp::from_secs(header.mtime()?),
     };
-    let mut xattrs = BTreeMap::new();
+    let mut xattrs = Xattrs::new();
     for (key, value) in records {
         if let Some(name) = key.strip_prefix(pax::XATTR)
             && !name.is_empty()

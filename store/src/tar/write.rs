@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use super::header::{BLOCK_BYTES, Fields, Header, MAX_OCTAL_7, MAX_OCTAL_11, split_name};
 use super::pax::{self, Records};
 use super::whiteout;
-use crate::entry::{Entry, Kind};
+use crate::entry::{Entry, Kind, Xattrs};
 
 /// Bytes copied at a time.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -147,7 +147,7 @@ impl<W: Write> TarWriter<W> {
             uid: 0,
             gid: 0,
             mtime: crate::entry::Timestamp::default(),
-            xattrs: std::collections::BTreeMap::new(),
+            xattrs: Xattrs::new(),
         };
         let header = encode(&entry, self.clamp_mtime)
             .map_err(|what| WriteError::Unrepresentable { path: path.to_owned(), what })?;

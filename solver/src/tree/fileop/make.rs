@@ -1,9 +1,7 @@
 //! Making and removing: `mkdir`, `mkfile`, `symlink`, `rm`.
 
-use std::collections::BTreeMap;
-
 use rbuild_store::digest::Digest;
-use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::entry::{Entry, Kind, Timestamp, Xattrs};
 
 use super::draft::{Draft, Found, Inode};
 use super::error::{FileOpError, Why};
@@ -34,7 +32,7 @@ impl How {
             uid,
             gid,
             mtime,
-            xattrs: BTreeMap::new(),
+            xattrs: Xattrs::new(),
         }
     }
 }
@@ -76,7 +74,7 @@ pub(super) fn mkfile(
     };
     let view = draft.base();
     let place = draft.open(&view, parent).ok_or_else(|| missing(draft, "open", &path))?;
-    let kind = Kind::File { size: data.len() as u64, digest: Some(Digest::of(data)) };
+    let kind = Kind::File { size: data.len() as u64, digest: Some(Box::new(Digest::of(data))) };
     let content = Some(Content::Inline(data.to_vec()));
     let now = draft.now();
     match draft.find(&view, &place, name) {
@@ -91,7 +89,7 @@ pub(super) fn mkfile(
             inode.entry.kind = kind;
             inode.entry.mtime = how.time.unwrap_or(now);
             // Writing takes capabilities off a file.
-            inode.entry.xattrs.remove(&b"security.capability"[..]);
+            inode.entry.xattrs.retain(|name| name != b"security.capability");
             if let Some((uid, gid)) = how.owner {
                 (inode.entry.uid, inode.entry.gid) = (uid, gid);
             }

@@ -233,10 +233,10 @@ impl<'a> Unpacker<'a, '_> {
     fn content(&mut self, entry: &mut Entry, body: &mut impl Read) -> io::Result<Content> {
         let mut content = Content::Inline(Vec::new());
         let Kind::File { size, digest } = &mut entry.kind else { return Ok(content) };
-        *digest = Some(Digest::of(b""));
+        *digest = Some(Box::new(Digest::of(b"")));
         if *size > 0 {
             let (root, mut file, path) = self.stage()?;
-            *digest = Some(copy(body, &mut file)?);
+            *digest = Some(Box::new(copy(body, &mut file)?));
             content = Content::Tree { root, path };
         }
         Ok(content)

@@ -13,10 +13,8 @@
 //! Nothing is trusted when it is read back: lengths are checked against what is left, and the
 //! result passes through [`Listing::new`].
 
-use std::collections::BTreeMap;
-
 use rbuild_store::digest::Digest;
-use rbuild_store::entry::{Entry, Kind, Timestamp};
+use rbuild_store::entry::{Entry, Kind, Timestamp, Xattrs};
 
 use super::{Listing, ListingError, MAX_PATH};
 
@@ -234,7 +232,7 @@ impl<'a> Input<'a> {
             return None;
         }
         let kind = self.kind(tag)?;
-        let xattrs = if tag & XATTRS == 0 { BTreeMap::new() } else { self.xattrs()? };
+        let xattrs = if tag & XATTRS == 0 { Xattrs::new() } else { self.xattrs()? };
         Some(Entry { path, kind, mode, uid, gid, mtime: Timestamp { secs, nanos }, xattrs })
     }
 
@@ -250,7 +248,7 @@ impl<'a> Input<'a> {
                 } else {
                     None
                 };
-                Kind::File { size, digest }
+                Kind::File { size, digest: digest.map(Box::new) }
             }
             DIR => Kind::Dir { opaque: marked },
             SYMLINK => Kind::Symlink { target: self.bytes()?.to_vec() },
@@ -263,9 +261,9 @@ impl<'a> Input<'a> {
         })
     }
 
-    fn xattrs(&mut self) -> Option<BTreeMap<Vec<u8>, Vec<u8>>> {
+    fn xattrs(&mut self) -> Option<Xattrs> {
         let count = self.number()?;
-        let mut xattrs = BTreeMap::new();
+        let mut xattrs = Xattrs::new();
         for _ in 0..count {
             xattrs.insert(self.bytes()?.to_vec(), self.bytes()?.to_vec());
         }

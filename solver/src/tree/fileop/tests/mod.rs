@@ -119,7 +119,10 @@ impl World {
                         .expect("a content is where the plan says"),
                 };
                 assert_eq!(*size, content.len() as u64, "{entry:?}");
-                assert!(digest.is_none_or(|digest| digest == Digest::of(&content)), "{entry:?}");
+                assert!(
+                    digest.as_ref().is_none_or(|digest| **digest == Digest::of(&content)),
+                    "{entry:?}"
+                );
             }
             text += &show(entry, &String::from_utf8_lossy(&content));
             text.push('\n');
