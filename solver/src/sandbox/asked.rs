@@ -40,26 +40,37 @@ pub(super) fn leave<E>(_: E) -> Stop {
     Stop::Continue
 }
 
-/// Answers the next call with what `handle` says. False if there will be none.
+/// What has been heard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Heard {
+    /// A call, which has been answered.
+    Call,
+    /// The caller was killed before it was heard, or nobody is left.
+    Nobody,
+    /// There will be no call.
+    End,
+}
+
+/// Answers the next call with what `handle` says.
 pub(super) fn answer_next(
     listener: BorrowedFd<'_>,
     handle: impl FnOnce(&Notification) -> Answer,
-) -> bool {
+) -> Heard {
     let call = match sys::receive_notification(listener) {
         Ok(call) => call,
-        // The caller was killed before it was heard.
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return true,
-        Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Heard::Nobody,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Heard::Nobody,
+        Err(_) => return Heard::End,
     };
     let response = match handle(&call) {
-        Ok(Reply::Sent) => return true,
+        Ok(Reply::Sent) => return Heard::Call,
         Ok(Reply::Value(value)) => Response::Value(value),
         Err(Stop::Continue) => Response::Continue,
         Err(Stop::Failed(errno)) => Response::Error(errno.raw_os_error()),
     };
     // A caller that was killed needs no answer.
     drop(sys::answer_notification(listener, call.id, response));
-    true
+    Heard::Call
 }
 
 /// The low half of an argument, as the kernel takes an `int`.

@@ -19,10 +19,12 @@
 //! This is fidelity, not a fence: a step that wins a race against its supervisor deceives itself.
 //! The fence is the namespace, which the step shares with nobody. For that to hold, the supervisor
 //! does nothing that the step could not do itself: it follows no magic link, which would resolve
-//! with the supervisor's rights, it never opens what is there but as a path, it reads no memory
-//! twice, and what it read of a process counts only if that still waits for its answer.
+//! with the supervisor's rights, unless to find that the kernel may carry the call out; it never
+//! opens what is there but as a path, it reads no memory twice, and what it read of a process
+//! counts only if that still waits for its answer.
 
 mod access_list;
+mod attributes;
 mod calls;
 mod create;
 mod device;
@@ -38,6 +40,7 @@ mod status;
 mod tracee;
 mod walk;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -53,10 +56,11 @@ use rustix::thread::UnshareFlags;
 pub(super) use filter::{filter, filter_unanswered};
 pub(super) use people::CARRIER;
 
+use self::attributes::Attributes;
 use self::calls::{Call, Interface};
 use self::people::People;
 use self::tracee::Tracees;
-use super::asked::{Answer, Stop, answer_next, leave};
+use super::asked::{Answer, Heard, Stop, answer_next, leave};
 use super::plan::Pretend;
 use super::sys::{self, Notification};
 use crate::snapshot::has_devices;
@@ -121,6 +125,7 @@ struct Supervisor {
     records: Records,
     /// See [`Start::upper`].
     upper: Option<OwnedFd>,
+    attributes: RefCell<Attributes>,
     view: View,
     foreign: Foreign,
     calls: HashMap<(u32, i64), Call>,
@@ -150,6 +155,7 @@ impl Supervisor {
             people: People::new(),
             records: Records::new(),
             upper: None,
+            attributes: RefCell::default(),
             view,
             foreign,
             calls: [Interface::Wide, Interface::Narrow].into_iter().flat_map(numbered).collect(),
@@ -162,18 +168,25 @@ impl Supervisor {
     /// Answers until nobody is left who could ask.
     fn run(&mut self) {
         let listener = Rc::clone(&self.listener);
+        let tells_of_the_end = tells_of_the_end(rustix::system::uname().release().to_bytes());
+        let mut heard = Heard::Nobody;
         loop {
-            let mut fds = [PollFd::new(&*listener, PollFlags::IN)];
-            match poll(&mut fds, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => return,
-            }
-            let found = fds[0].revents();
-            if found.contains(PollFlags::IN) {
-                if !answer_next(listener.as_fd(), |call| self.handle(call)) {
-                    return;
+            if heard == Heard::Nobody || !tells_of_the_end {
+                let mut fds = [PollFd::new(&*listener, PollFlags::IN)];
+                match poll(&mut fds, None) {
+                    Ok(_) | Err(Errno::INTR) => {}
+                    Err(_) => return,
                 }
-            } else if found.intersects(PollFlags::HUP | PollFlags::ERR) {
+                let found = fds[0].revents();
+                if !found.contains(PollFlags::IN) {
+                    if found.intersects(PollFlags::HUP | PollFlags::ERR) {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            heard = answer_next(listener.as_fd(), |call| self.handle(call));
+            if heard == Heard::End {
                 return;
             }
         }
@@ -187,6 +200,7 @@ impl Supervisor {
 
     fn handle(&mut self, call: &Notification) -> Answer {
         let kind = *self.calls.get(&(call.arch, call.number)).ok_or(Stop::Continue)?;
+        self.people.hear();
         if !self.started {
             self.tracees.enter(call.pid).map_err(leave)?;
             if self.pretend == Pretend::Ids {
@@ -245,8 +259,32 @@ impl Supervisor {
     }
 }
 
+/// Whether who waits for a call hears from this kernel that nobody is left (Linux 6.11): older ones
+/// have to be asked before.
+fn tells_of_the_end(release: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(release);
+    let mut numbers = text.split(|it: char| !it.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next()?.ok();
+    matches!((next(), next()), (Some(major), Some(minor)) if (major, minor) >= (6, 11))
+}
+
 /// The calls of an interface, by its number and theirs.
 fn numbered(interface: Interface) -> impl Iterator<Item = ((u32, i64), Call)> {
     let audit = filter::audit(interface);
     calls::calls(interface).into_iter().map(move |(number, call)| ((audit, number.into()), call))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tells_of_the_end;
+
+    #[test]
+    fn kernels_are_told_apart() {
+        for release in ["6.11.0", "6.18.5-amd64", "7.0"] {
+            assert!(tells_of_the_end(release.as_bytes()), "{release}");
+        }
+        for release in ["6.9.12", "5.14.0-427.el9.x86_64", "4.4.0", "", "six.eleven"] {
+            assert!(!tells_of_the_end(release.as_bytes()), "{release}");
+        }
+    }
 }

@@ -1,13 +1,14 @@
 //! chown, chmod, stat, and programs that change their user.
 
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid};
 use rustix::io::Errno;
 
 use super::calls::At;
+use super::record::Seen;
 use super::tracee::{self, id, own_name};
-use super::walk::{ENTER, is_anonymous};
+use super::walk::{ENTER, is_anonymous, place};
 use super::{Supervisor, narrow};
 use crate::sandbox::asked::{Answer, Reply, Stop, int, leave};
 use crate::sandbox::sys::{self, Notification};
@@ -22,12 +23,19 @@ const SET_GROUP: u32 = 0o2000;
 const GROUP_EXECUTES: u32 = 0o010;
 
 impl Supervisor {
-    pub(super) fn stat(&self, call: &Notification, at: At, out: usize) -> Answer {
-        let fd = self.target(call, at)?;
-        let seen = self.look(fd.as_fd()).map_err(leave)?;
-        if seen.record.is_none() {
+    /// The inode that a call asks about, if something is recorded about it.
+    fn recorded(&self, call: &Notification, at: At) -> Result<(OwnedFd, Seen), Stop> {
+        let place = place(call, at)?;
+        if self.is_plain(call, &place) {
             return Err(Stop::Continue);
         }
+        let fd = self.arrive(call, self.people.of(call.pid), &place)?;
+        let seen = self.look(fd.as_fd()).map_err(leave)?;
+        if seen.record.is_some() { Ok((fd, seen)) } else { Err(Stop::Continue) }
+    }
+
+    pub(super) fn stat(&self, call: &Notification, at: At, out: usize) -> Answer {
+        let (fd, seen) = self.recorded(call, at)?;
         let mut stat = sys::stat(fd.as_fd()).map_err(leave)?;
         let meta = seen.meta;
         (stat.st_uid, stat.st_gid, stat.st_mode) = (meta.uid, meta.gid, meta.mode);
@@ -38,22 +46,14 @@ impl Supervisor {
 
     /// The same for a 32-bit program.
     pub(super) fn narrow_stat(&self, call: &Notification, at: At, out: usize) -> Answer {
-        let fd = self.target(call, at)?;
-        let seen = self.look(fd.as_fd()).map_err(leave)?;
-        if seen.record.is_none() {
-            return Err(Stop::Continue);
-        }
+        let (fd, seen) = self.recorded(call, at)?;
         let stat = super::record::stat(fd.as_fd()).map_err(leave)?;
         tracee::write(call.pid, call.args[out], &narrow::bytes(&stat, &seen.meta))?;
         Ok(Reply::Value(0))
     }
 
     pub(super) fn statx(&self, call: &Notification) -> Answer {
-        let fd = self.target(call, At::Dir { flags: Some(2) })?;
-        let seen = self.look(fd.as_fd()).map_err(leave)?;
-        if seen.record.is_none() {
-            return Err(Stop::Continue);
-        }
+        let (fd, seen) = self.recorded(call, At::Dir { flags: Some(2) })?;
         let flags = int(call.args[2]) & !libc::AT_SYMLINK_NOFOLLOW;
         let mut stat = sys::statx(fd.as_fd(), flags, id(call.args[3])).map_err(leave)?;
         let meta = seen.meta;

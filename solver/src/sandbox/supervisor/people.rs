@@ -5,6 +5,7 @@
 //! and it ends with the process, so no table of processes can be wrong about any of that. The limit
 //! cannot be set by the step itself (PAM does so in every session): the filter says that it was.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::os::fd::AsFd as _;
 
@@ -32,12 +33,18 @@ const UCRED_BYTES: u32 = 12;
 pub(super) struct People {
     known: Vec<Ids>,
     numbers: HashMap<Ids, usize>,
+    /// Who asks, as far as that was looked up.
+    caller: Cell<Option<(i32, usize)>>,
 }
 
 impl People {
     pub(super) fn new() -> Self {
         let root = Ids::default();
-        Self { known: vec![root.clone()], numbers: HashMap::from([(root, 0)]) }
+        Self {
+            known: vec![root.clone()],
+            numbers: HashMap::from([(root, 0)]),
+            caller: Cell::new(None),
+        }
     }
 
     /// Makes `pid` root: the first process of a step.
@@ -51,13 +58,25 @@ impl People {
         self.known.len() == 1
     }
 
+    /// To be called with every call: what was looked up counts for one.
+    pub(super) fn hear(&self) {
+        self.caller.set(None);
+    }
+
     /// The ids of `pid`.
     pub(super) fn of(&self, pid: i32) -> &Ids {
         if self.only_root() {
             return &self.known[0];
         }
-        let number = sys::soft_limit(pid, CARRIER, None).map_or(0, |it| it.0);
-        let number = usize::try_from(number).unwrap_or(0);
+        let number = match self.caller.get() {
+            Some((caller, number)) if caller == pid => number,
+            Some(_) | None => {
+                let number = sys::soft_limit(pid, CARRIER, None).map_or(0, |it| it.0);
+                let number = usize::try_from(number).unwrap_or(0);
+                self.caller.set(Some((pid, number)));
+                number
+            }
+        };
         self.known.get(number).unwrap_or(&self.known[0])
     }
 
@@ -74,6 +93,7 @@ impl People {
             self.numbers.insert(ids, number);
             number
         };
+        self.caller.set(None);
         let set = sys::soft_limit(pid, CARRIER, Some(number as u64));
         set.map(drop).map_err(|_| Stop::Failed(Errno::AGAIN))
     }

@@ -25,8 +25,12 @@ pub(super) struct Seen {
 
 /// The inode on disk.
 pub(super) fn stat(fd: BorrowedFd<'_>) -> Result<Statx, Errno> {
-    let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT, wanted)
+    statx(fd, b"", AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT)
+}
+
+/// The inode at a path on disk.
+pub(super) fn statx(dir: BorrowedFd<'_>, path: &[u8], flags: AtFlags) -> Result<Statx, Errno> {
+    rustix::fs::statx(dir, path, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)
 }
 
 /// What tells an inode from all others.
@@ -42,22 +46,32 @@ pub(super) const fn carries(file_type: FileType) -> bool {
     matches!(file_type, FileType::RegularFile | FileType::Directory)
 }
 
+/// The record in the attribute of an inode.
+fn attribute(fd: BorrowedFd<'_>) -> Option<Record> {
+    let mut bytes = [0; MAX_BYTES];
+    let length = rustix::fs::getxattr(own_name(fd), ATTRIBUTE, &mut bytes).ok()?;
+    Record::parse(&bytes[..length])
+}
+
 impl Supervisor {
     /// An inode and what is recorded about it.
     pub(super) fn look(&self, fd: BorrowedFd<'_>) -> Result<Seen, Errno> {
-        let stat = stat(fd)?;
-        let record = self.record(fd, &stat);
-        let meta = Meta::intended(&stat, record, Some((0, 0)));
-        Ok(Seen { record, meta })
+        Ok(self.seen(fd, &stat(fd)?))
+    }
+
+    /// An inode that is on disk like this, with what is recorded about it.
+    pub(super) fn seen(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Seen {
+        let record = self.record(fd, stat);
+        let meta = Meta::intended(stat, record, Some((0, 0)));
+        Seen { record, meta }
     }
 
     fn record(&self, fd: BorrowedFd<'_>, stat: &Statx) -> Option<Record> {
         let file_type = FileType::from_raw_mode(stat.stx_mode.into());
-        if carries(file_type) {
-            let mut bytes = [0; MAX_BYTES];
-            if let Ok(length) = rustix::fs::getxattr(own_name(fd), ATTRIBUTE, &mut bytes) {
-                return Record::parse(&bytes[..length]);
-            }
+        if carries(file_type)
+            && let Some(found) = self.attributes.borrow_mut().of(stat, || attribute(fd))
+        {
+            return Some(found);
         }
         if !self.records.is_empty()
             && let Some(record) = self.records.get(&inode(stat))
@@ -65,6 +79,16 @@ impl Supervisor {
             return Some(*record);
         }
         if !self.foreign.is_empty() && !carries(file_type) { self.listed(fd, stat) } else { None }
+    }
+
+    /// Whether it is known without another look at the inode that nothing is recorded about it.
+    pub(super) fn has_no_record(&self, stat: &Statx) -> bool {
+        let silent = if carries(FileType::from_raw_mode(stat.stx_mode.into())) {
+            self.attributes.borrow().has_none(stat)
+        } else {
+            self.foreign.is_empty()
+        };
+        silent && (self.records.is_empty() || !self.records.contains_key(&inode(stat)))
     }
 
     /// What the listing says about a link or pipe that has not changed since the step began.
@@ -93,7 +117,9 @@ impl Supervisor {
         if carries(FileType::from_raw_mode(stat.stx_mode.into())) {
             let text = record.to_string();
             let flags = XattrFlags::empty();
-            match rustix::fs::setxattr(own_name(fd), ATTRIBUTE, text.as_bytes(), flags) {
+            let written = rustix::fs::setxattr(own_name(fd), ATTRIBUTE, text.as_bytes(), flags);
+            self.attributes.get_mut().forget(&stat);
+            match written {
                 // A file system without attributes.
                 Err(Errno::OPNOTSUPP) => {}
                 result => return result,

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use nix::sys::uio::{RemoteIoVec, process_vm_readv, process_vm_writev};
 use nix::unistd::Pid;
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Statx, openat};
 use rustix::io::Errno;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -18,6 +18,9 @@ use crate::sandbox::asked::{Stop, int, leave};
 
 /// Longest path that the kernel takes, with its end.
 const PATH_MAX: usize = 4096;
+
+/// Bytes that most paths fit into.
+const USUAL: usize = 256;
 
 /// Bytes of a page: what one read of memory must not cross, since the next may not be there.
 const PAGE: u64 = 4096;
@@ -96,6 +99,27 @@ impl Tracees {
         openat(&self.proc, format!("{pid}/{link}"), PATH, Mode::empty())
     }
 
+    /// What is at a place as `pid` has it, if the way there can be gone at once.
+    pub(super) fn stat_at(&self, pid: i32, place: &Place) -> Result<Statx, Errno> {
+        let Place { dir, path, follow } = place;
+        let follows = if *follow { AtFlags::empty() } else { AtFlags::SYMLINK_NOFOLLOW };
+        let flags = follows | AtFlags::NO_AUTOMOUNT;
+        if path.starts_with(b"/") {
+            return super::record::statx(CWD, path, flags);
+        }
+        let mut name = match *dir {
+            libc::AT_FDCWD => format!("{pid}/cwd"),
+            dir => format!("{pid}/fd/{dir}"),
+        }
+        .into_bytes();
+        if path.is_empty() {
+            return super::record::statx(self.proc.as_fd(), &name, AtFlags::NO_AUTOMOUNT);
+        }
+        name.push(b'/');
+        name.extend_from_slice(path);
+        super::record::statx(self.proc.as_fd(), &name, flags)
+    }
+
     /// A small file in the `/proc` directory of `pid`.
     fn read(&self, pid: i32, file: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
@@ -154,6 +178,17 @@ impl Tracees {
     }
 }
 
+/// Where an inode is, as a process has it.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// What the path starts from: a descriptor, or `AT_FDCWD`.
+    pub(super) dir: i32,
+    /// The path; empty for what is open as `dir`.
+    pub(super) path: Vec<u8>,
+    /// Whether the path may be that of a link.
+    pub(super) follow: bool,
+}
+
 /// The name of a descriptor in the supervisor's working directory.
 pub(super) fn own_name(fd: BorrowedFd<'_>) -> String {
     fd.as_raw_fd().to_string()
@@ -191,14 +226,15 @@ pub(super) fn text(pid: i32, address: u64, limit: usize) -> Result<Vec<u8>, Stop
     let mut path = Vec::new();
     let mut at = address;
     while path.len() < limit {
-        let length = usize::try_from(PAGE - at % PAGE).map_err(leave)?.min(limit - path.len());
-        let mut page = [0; PATH_MAX];
-        let got = read_some(pid, at, &mut page[..length])?;
-        if let Some(end) = memchr::memchr(0, &page[..got]) {
-            path.extend_from_slice(&page[..end]);
+        let (known, most) = (path.len(), if path.is_empty() { USUAL } else { PATH_MAX });
+        let length = usize::try_from(PAGE - at % PAGE).map_err(leave)?.min(limit - known);
+        path.resize(known + length.min(most), 0);
+        let got = read_some(pid, at, &mut path[known..])?;
+        path.truncate(known + got);
+        if let Some(end) = memchr::memchr(0, &path[known..]) {
+            path.truncate(known + end);
             return Ok(path);
         }
-        path.extend_from_slice(&page[..got]);
         at = at.checked_add(got as u64).ok_or(Stop::Continue)?;
     }
     Err(Stop::Continue)

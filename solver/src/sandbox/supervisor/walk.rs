@@ -6,13 +6,13 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, FileType, FsWord, Mode, OFlags, ResolveFlags, Statx, openat, openat2};
 use rustix::io::Errno;
 
 use super::Supervisor;
 use super::calls::{At, Name};
 use super::ids::Ids;
-use super::tracee::{self, split};
+use super::tracee::{self, Place, split};
 use crate::sandbox::asked::{Stop, int, leave};
 use crate::sandbox::sys::Notification;
 
@@ -48,25 +48,33 @@ impl Supervisor {
         at: At,
         ids: &Ids,
     ) -> Result<OwnedFd, Stop> {
-        match at {
-            At::Fd => self.opened(call, call.args[0]),
-            At::Path { follow } => {
-                let path = tracee::path(call.pid, call.args[0])?;
-                self.reach(call, ids, libc::AT_FDCWD, &path, follow)
-            }
-            At::Dir { flags } => {
-                let flags = flags.map_or(0, |index| int(call.args[index]));
-                let path = tracee::path(call.pid, call.args[1])?;
-                let dir = int(call.args[0]);
-                if path.is_empty() {
-                    if flags & libc::AT_EMPTY_PATH == 0 {
-                        return Err(Stop::Continue);
-                    }
-                    let base = self.tracees.base(call.pid, dir)?;
-                    return self.still(call).map(|()| base);
-                }
-                self.reach(call, ids, dir, &path, flags & libc::AT_SYMLINK_NOFOLLOW == 0)
-            }
+        self.arrive(call, ids, &place(call, at)?)
+    }
+
+    /// The inode at a place.
+    pub(super) fn arrive(
+        &self,
+        call: &Notification,
+        ids: &Ids,
+        place: &Place,
+    ) -> Result<OwnedFd, Stop> {
+        if place.path.is_empty() {
+            let base = self.tracees.base(call.pid, place.dir)?;
+            return self.still(call).map(|()| base);
+        }
+        self.reach(call, ids, place.dir, &place.path, place.follow)
+    }
+
+    /// Whether it is known already that nothing is recorded of the inode at a place, or that there is
+    /// none: most of what is asked for. Only for a call that the kernel carries out then: nothing is
+    /// opened, and the way may be a magic link's.
+    pub(super) fn is_plain(&self, call: &Notification, place: &Place) -> bool {
+        if !self.people.of(call.pid).is_root_of_files() {
+            return false;
+        }
+        match self.tracees.stat_at(call.pid, place) {
+            Ok(stat) => self.has_no_record(&stat),
+            Err(errno) => errno == Errno::NOENT && descriptor(&place.path).is_none(),
         }
     }
 
@@ -132,13 +140,16 @@ impl Supervisor {
     ) -> Result<OwnedFd, Stop> {
         let (mut at, mut links) = (base, 0);
         let mut rest: VecDeque<Vec<u8>> = components(path).collect();
+        let stat = |fd: &OwnedFd| super::record::stat(fd.as_fd()).map_err(leave);
+        let mut found = stat(&at)?;
         while let Some(name) = rest.pop_front() {
-            self.permit(at.as_fd(), ids, ENTER)?;
+            self.permit_found(at.as_fd(), &found, ids, ENTER)?;
             let next = openat2(&at, &name[..], PATH, Mode::empty(), ResolveFlags::NO_MAGICLINKS)
                 .map_err(leave)?;
-            let is_link = file_type(next.as_fd())? == FileType::Symlink;
+            let next_found = stat(&next)?;
+            let is_link = FileType::from_raw_mode(next_found.stx_mode.into()) == FileType::Symlink;
             if !is_link || rest.is_empty() && !follow {
-                at = next;
+                (at, found) = (next, next_found);
                 continue;
             }
             links += 1;
@@ -154,6 +165,7 @@ impl Supervisor {
             };
             if target.starts_with(b"/") {
                 at = root()?;
+                found = stat(&at)?;
             }
             for part in components(&target).collect::<Vec<_>>().into_iter().rev() {
                 rest.push_front(part);
@@ -164,12 +176,50 @@ impl Supervisor {
 
     /// Fails if a process with these ids may not do `wanted` with an inode.
     pub(super) fn permit(&self, fd: BorrowedFd<'_>, ids: &Ids, wanted: u32) -> Result<(), Stop> {
-        let meta = self.look(fd).map_err(leave)?.meta;
+        let found = super::record::stat(fd).map_err(leave)?;
+        self.permit_found(fd, &found, ids, wanted)
+    }
+
+    /// The same of an inode that has been looked at.
+    fn permit_found(
+        &self,
+        fd: BorrowedFd<'_>,
+        found: &Statx,
+        ids: &Ids,
+        wanted: u32,
+    ) -> Result<(), Stop> {
+        let meta = self.seen(fd, found).meta;
         let may = ids.may(wanted, meta.uid, meta.gid, meta.mode);
         if may || is_anonymous(fd) || file_system(fd).is_none_or(|it| OWNERLESS.contains(&it)) {
             return Ok(());
         }
         Err(Stop::Failed(Errno::ACCESS))
+    }
+}
+
+/// Where the arguments of a call say that its inode is.
+pub(super) fn place(call: &Notification, at: At) -> Result<Place, Stop> {
+    match at {
+        At::Fd => {
+            let dir = int(call.args[0]);
+            let open = Place { dir, path: Vec::new(), follow: true };
+            if dir < 0 { Err(Stop::Continue) } else { Ok(open) }
+        }
+        At::Path { follow } => {
+            let path = tracee::path(call.pid, call.args[0])?;
+            // There is nothing of that name.
+            let place = Place { dir: libc::AT_FDCWD, path, follow };
+            if place.path.is_empty() { Err(Stop::Continue) } else { Ok(place) }
+        }
+        At::Dir { flags } => {
+            let flags = flags.map_or(0, |index| int(call.args[index]));
+            let path = tracee::path(call.pid, call.args[1])?;
+            if path.is_empty() && flags & libc::AT_EMPTY_PATH == 0 {
+                return Err(Stop::Continue);
+            }
+            let follow = flags & libc::AT_SYMLINK_NOFOLLOW == 0;
+            Ok(Place { dir: int(call.args[0]), path, follow })
+        }
     }
 }
 
@@ -201,12 +251,6 @@ fn descriptor(path: &[u8]) -> Option<u64> {
 fn components(path: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     let parts = path.split(|&byte| byte == b'/');
     parts.filter(|&it| !matches!(it, b"" | b".")).map(<[u8]>::to_vec)
-}
-
-/// The type on disk.
-fn file_type(fd: BorrowedFd<'_>) -> Result<FileType, Stop> {
-    let stat = super::record::stat(fd).map_err(leave)?;
-    Ok(FileType::from_raw_mode(stat.stx_mode.into()))
 }
 
 /// Whether an inode is a pipe, a socket or a terminal that has no name in a tree.

@@ -30,7 +30,7 @@ use super::changes::{self, Change, Mounts, Name};
 use super::fence::Reach;
 use super::paths::{self, Place, Who};
 use super::plan::{Nodes, Secret};
-use crate::sandbox::asked::{Answer, Stop, answer_next, int};
+use crate::sandbox::asked::{Answer, Heard, Stop, answer_next, int};
 use crate::sandbox::bpf::Arch;
 use crate::sandbox::plan::Report;
 use crate::sandbox::sys::{self, Notification};
@@ -127,7 +127,7 @@ impl Server {
 
     /// Answers the next call. False if there will be none.
     pub(super) fn answer_next(&self) -> bool {
-        answer_next(self.listener.as_fd(), |call| self.handle(call))
+        answer_next(self.listener.as_fd(), |call| self.handle(call)) != Heard::End
     }
 
     fn handle(&self, call: &Notification) -> Answer {
