@@ -6,7 +6,7 @@
 //! after it; that of a build which was killed is empty, and removed by the next one.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,6 +21,9 @@ const PREFIX: &str = "rbuild-";
 /// between.
 const REMOVALS: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(1);
+
+/// Bytes that `/proc/vmstat` fits into.
+const VMSTAT_BYTES: usize = 16 << 10;
 
 /// Why there is no group.
 #[derive(Debug, thiserror::Error)]
@@ -191,7 +194,10 @@ pub fn not_delegated(controllers: &[&str]) -> CgroupError {
 
 /// How often the kernel has killed a process because memory ran out, on the whole machine.
 pub fn killed_on_this_machine() -> u64 {
-    field(&fs::read_to_string("/proc/vmstat").unwrap_or_default(), "oom_kill")
+    // At once: with every read the kernel counts anew, all of it.
+    let mut text = String::with_capacity(VMSTAT_BYTES);
+    let read = fs::File::open("/proc/vmstat").and_then(|mut it| it.read_to_string(&mut text));
+    read.map_or(0, |_| field(&text, "oom_kill"))
 }
 
 /// The number behind `name` in lines of names and numbers; 0 if it is not there.

@@ -97,11 +97,11 @@ impl LayerStore {
         work.write("tree/stamps", &stamps.to_bytes())?;
         // Another step may have made the same tree: one is enough.
         drop(fs::rename(work.path.join("tree"), self.tree_path(chain)));
-        self.forget_old_trees(work)
+        self.forget_old_trees()
     }
 
     /// Removes the trees that have waited longest for a step, if there are many.
-    fn forget_old_trees(&self, work: &WorkDir) -> Result<(), Error> {
+    fn forget_old_trees(&self) -> Result<(), Error> {
         let trees = self.layout().trees();
         let entries = fs::read_dir(&trees)
             .map_err(Error::io("read the directory", trees.as_os_str().as_encoded_bytes()))?;
@@ -115,12 +115,14 @@ impl LayerStore {
             |path: &PathBuf| fs::metadata(path.join("stamps")).and_then(|it| it.modified()).ok();
         let mut by_age: Vec<_> = paths.into_iter().map(|path| (age(&path), path)).collect();
         by_age.sort();
-        for (_, path) in &by_age[..surplus] {
+        let old = self.work_dir("old")?;
+        for (number, (_, path)) in by_age[..surplus].iter().enumerate() {
             // Whoever has renamed it away needs it.
-            if fs::rename(path, work.path.join("old")).is_ok() {
-                remove_tree(work.dir.as_fd(), b"old")?;
-            }
+            drop(fs::rename(path, old.path.join(number.to_string())));
         }
+        // No step waits for that; what this process does not get to the next one sweeps.
+        let thread = std::thread::Builder::new().name("old trees".to_owned());
+        drop(thread.spawn(move || drop(old)));
         Ok(())
     }
 

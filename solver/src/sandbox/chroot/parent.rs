@@ -224,9 +224,12 @@ fn copy(tree: &Tree, selector: &str, to: &Path) -> Result<(), RunError> {
         .map_err(|error| failed("copy what a step mounts", &error))
 }
 
-/// Keepers that were started before their step.
+/// Keepers that were started before their step, and those whose step has ended.
 #[derive(Debug, Default)]
-pub(in crate::sandbox) struct Keepers(Mutex<Option<Started>>);
+pub(in crate::sandbox) struct Keepers {
+    next: Mutex<Option<Started>>,
+    ending: Mutex<Vec<Child>>,
+}
 
 /// A keeper that waits for its step. It ends when nobody can tell it of one.
 #[derive(Debug)]
@@ -238,15 +241,22 @@ struct Started {
 impl Keepers {
     /// Starts the keeper of the next step.
     pub(in crate::sandbox) fn start(&self, program: &Path) -> Result<(), RunError> {
-        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         if next.is_none() {
             *next = Some(Started::new(program)?);
         }
         Ok(())
     }
 
+    /// Takes a keeper that is about to end off the hands of who has waited for its step.
+    fn let_go(&self, child: Child) {
+        let mut ending = self.ending.lock().unwrap_or_else(PoisonError::into_inner);
+        ending.retain_mut(|it| matches!(it.try_wait(), Ok(None)));
+        ending.push(child);
+    }
+
     fn take(&self, program: &Path) -> Result<Started, RunError> {
-        let next = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         next.map_or_else(|| Started::new(program), Ok)
     }
 }
@@ -282,8 +292,13 @@ fn keep(
     });
     killer.disarm();
     drop(socket);
-    // It ends when nobody listens, and the step with it.
-    drop(child.wait());
+    if outcome.as_ref().is_ok_and(|it| !matches!(it.end, End::Cancelled)) {
+        // Nothing is left of the step: how the keeper itself ends nobody waits for.
+        step.keepers.let_go(child);
+    } else {
+        // It ends when nobody listens, and the step with it.
+        drop(child.wait());
+    }
     outcome
 }
 
