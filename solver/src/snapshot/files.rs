@@ -233,6 +233,18 @@ impl LayerStore {
             .map_err(Error::io("move away", from.as_os_str().as_encoded_bytes()))
     }
 
+    /// As [`Self::require`], but says whether there are any.
+    ///
+    /// # Errors
+    ///
+    /// If the disk refuses.
+    pub(crate) fn have(&self, layer: &LayerId) -> Result<bool, Error> {
+        match self.require(layer) {
+            Err(Error::Missing { .. }) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
     /// Sees to it that the files of a layer are on disk: from its sealed blob, or from where another
     /// id mapping has them, if need be.
     ///

@@ -343,10 +343,7 @@ pub fn answer(layers: &LayerStore, request: Request, fds: &[OwnedFd]) -> Result<
         Request::Materialise { layer, roots, contents } => {
             layers.materialise(&layer, &sources(roots)?, &contents).map(|()| Answer::Done)
         }
-        Request::Have { layer } => match layers.require(&layer) {
-            Err(Error::Missing { .. }) => Ok(Answer::Had(false)),
-            result => result.map(|()| Answer::Had(true)),
-        },
+        Request::Have { layer } => layers.have(&layer).map(Answer::Had),
         Request::Seal { layer, roots, contents, compression, clamp_mtime, blob } => {
             let blob = blob.as_deref();
             layers
