@@ -1,5 +1,6 @@
 //! Where rbuild works: without a home, without namespaces, on stores of every kind.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use rbuild_tests::needs;
@@ -37,6 +38,19 @@ fn without_a_home() {
     let mut command = space.command(&["build", "-o", output, "."]);
     command.env("HOME", "/proc/nowhere").env_remove("RBUILD_ROOT");
     Running::start(&mut command).wait().success().cached("COPY");
+}
+
+#[test]
+fn with_the_home_of_somebody_else() {
+    needs!(Program("busybox"));
+    let (space, _registry) = TestSpace::with_busybox();
+    let home = space.dir("closed");
+    let closed = std::fs::Permissions::from_mode(0);
+    std::fs::set_permissions(&home, closed).unwrap();
+    space.write("Dockerfile", "FROM @BASE@\nENV A=1\n");
+    let mut command = space.command(&["build", "-o", "type=oci,dest=@OUT@/image.tar", "."]);
+    command.env("HOME", &home);
+    Running::start(&mut command).wait().success();
 }
 
 #[test]

@@ -165,7 +165,13 @@ pub(super) fn pick(
     Ok(None)
 }
 
-/// The text of a small file; none if there is no such file.
+/// Whether it was a directory above that refused.
+fn is_out_of_reach(error: &std::io::Error, path: &Path) -> bool {
+    error.kind() == std::io::ErrorKind::PermissionDenied && std::fs::symlink_metadata(path).is_err()
+}
+
+/// The text of a small file; none if there is no such file, or it is in the home of somebody else, as for
+/// who changed the user and not `$HOME`.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, RegistryError> {
     use std::io::Read as _;
     let failed = |it| {
@@ -181,6 +187,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, RegistryError> {
         {
             return Ok(None);
         }
+        Err(it) if is_out_of_reach(&it, path) => return Ok(None),
         Err(it) => return Err(failed(it)),
     };
     let mut text = String::new();
