@@ -45,7 +45,7 @@ fn with_the_home_of_somebody_else() {
     needs!(Program("busybox"));
     let (space, _registry) = TestSpace::with_busybox();
     let home = space.dir("closed");
-    let closed = std::fs::Permissions::from_mode(0);
+    let closed = std::fs::Permissions::from_mode(0o000);
     std::fs::set_permissions(&home, closed).unwrap();
     space.write("Dockerfile", "FROM @BASE@\nENV A=1\n");
     let mut command = space.command(&["build", "-o", "type=oci,dest=@OUT@/image.tar", "."]);
